@@ -1,0 +1,97 @@
+/**
+ * What cuLaunchKernelEx reads, laid out once per kernel in one piece of memory and refilled for each launch:
+ *
+ *   CUlaunchConfig       0  gridDim x, y, z; blockDim x, y, z; sharedMemBytes; padding       8 x u32
+ *                       32  hStream, attrs                                                   2 x u64
+ *                       48  numAttrs; padding                                                2 x u32
+ *   CUlaunchAttribute   56  id; padding                                                      2 x u32
+ *                       64  value, a union of 64 bytes                                       64 bytes
+ *   void *params[n]    128  the address of each argument's value                             n x u64
+ *   values                  tensors first, then scalars; 8 bytes for each                    n x u64
+ *
+ * The driver copies the arguments before cuLaunchKernelEx returns. The memory of an ArrayBuffer never moves, and this object
+ * keeps it alive, so the addresses inside stay right.
+ */
+import koffi from "koffi";
+import type { BoundScalar } from "../backend.ts";
+import { wholeNumber } from "./checks.ts";
+import type { DevicePointer, StreamHandle } from "./driver.ts";
+
+/** CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: may start before the kernel ahead of it in the stream ends. */
+const programmaticStreamSerialization = 6;
+
+const streamAt = 32;
+const attributesAt = 40;
+const attributeCountAt = 48;
+const attributeAt = 56;
+const paramsAt = 128;
+
+export interface PacketShape {
+  /** Threads per block. */
+  readonly block: number;
+  readonly dynamicSharedBytes: number;
+  /** Whether launches carry the attribute of programmatic dependent launch. */
+  readonly pdl: boolean;
+  readonly tensorCount: number;
+  readonly scalarCount: number;
+}
+
+export class LaunchPacket {
+  /** CUlaunchConfig. */
+  readonly config: Uint8Array<ArrayBuffer>;
+  /** void *kernelParams[]. */
+  readonly params: Uint8Array<ArrayBuffer>;
+  readonly tensorCount: number;
+  readonly scalarCount: number;
+  readonly #view: DataView<ArrayBuffer>;
+  readonly #valuesAt: number;
+
+  constructor({ block, dynamicSharedBytes, pdl, tensorCount, scalarCount }: PacketShape) {
+    const count = tensorCount + scalarCount;
+    this.tensorCount = tensorCount;
+    this.scalarCount = scalarCount;
+    this.#valuesAt = paramsAt + 8 * count;
+    const memory = new ArrayBuffer(this.#valuesAt + 8 * count);
+    const address = koffi.address(memory);
+    const view = new DataView(memory);
+    this.#view = view;
+    this.config = new Uint8Array(memory);
+    this.params = new Uint8Array(memory, paramsAt, 8 * count);
+
+    const blockDim = [wholeNumber("Threads per block", block, 1, 1024), 1, 1];
+    for (const [axis, size] of blockDim.entries()) view.setUint32(12 + 4 * axis, size, true);
+    view.setUint32(24, wholeNumber("Dynamic shared memory", dynamicSharedBytes, 0, 2 ** 31 - 1), true);
+    if (pdl) {
+      view.setBigUint64(attributesAt, address + BigInt(attributeAt), true);
+      view.setUint32(attributeCountAt, 1, true);
+      view.setUint32(attributeAt, programmaticStreamSerialization, true);
+      view.setInt32(attributeAt + 8, 1, true);
+    }
+    for (let i = 0; i < count; i++) {
+      view.setBigUint64(paramsAt + 8 * i, address + BigInt(this.#valuesAt + 8 * i), true);
+    }
+  }
+
+  /** @throws ArgumentError for sizes that no grid can have (compute capabilities 9.0 to 12.x) */
+  setGrid([x, y, z]: readonly [number, number, number]): void {
+    this.#view.setUint32(0, wholeNumber("Grid size in x", x, 1, 2 ** 31 - 1), true);
+    this.#view.setUint32(4, wholeNumber("Grid size in y", y, 1, 65535), true);
+    this.#view.setUint32(8, wholeNumber("Grid size in z", z, 1, 65535), true);
+  }
+
+  setStream(stream: StreamHandle): void {
+    this.#view.setBigUint64(streamAt, stream, true);
+  }
+
+  setTensor(index: number, pointer: DevicePointer): void {
+    this.#view.setBigUint64(this.#valuesAt + 8 * index, pointer, true);
+  }
+
+  /** @throws ArgumentError when the value isn't one of the dtype's */
+  setScalar(index: number, { name, dtype, value }: BoundScalar): void {
+    const at = this.#valuesAt + 8 * (this.tensorCount + index);
+    if (dtype.name === "f32") this.#view.setFloat32(at, value, true);
+    else if (dtype.name === "i32") this.#view.setInt32(at, wholeNumber(name, value, -(2 ** 31), 2 ** 31 - 1), true);
+    else this.#view.setUint32(at, wholeNumber(name, value, 0, 2 ** 32 - 1), true);
+  }
+}

@@ -1,0 +1,353 @@
+/**
+ * The prelude of a generated CUDA file: only the types and device functions that its kernel uses. No toolkit headers, so
+ * that NVRTC has nothing to parse but this.
+ *
+ * In registers a vector of a narrow dtype is packed words (`w`), one of a 4-byte dtype an array (`v`).
+ */
+import type { DType } from "../../dsl/dtype.ts";
+import { type CacheHint, formatType, type ReduceFn, type Role, type Type } from "../../dsl/ir.ts";
+
+const scalarTypes: { readonly [name in DType["name"]]: string } = {
+  f32: "float",
+  i32: "int",
+  bool: "bool",
+  u32: "unsigned",
+  bf16: "unsigned short",
+  f16: "unsigned short",
+  e4m3: "unsigned char",
+  e5m2: "unsigned char",
+  i8: "signed char",
+  u8: "unsigned char",
+};
+
+/** PTX cache operators of loads; PTX ISA, "ld" (level1::eviction_priority). */
+const loadHints: { readonly [H in CacheHint]: string } = {
+  normal: "",
+  stream: ".L1::no_allocate",
+  evictFirst: ".L1::evict_first",
+  evictLast: ".L1::evict_last",
+};
+
+const device = "__device__ __forceinline__";
+
+/** Bytes of a vector or scalar in memory. */
+export const byteSize = ({ dtype, lanes }: Type): number => dtype.bytes * lanes;
+
+export class Prelude {
+  private readonly parts = new Map<string, string>();
+
+  /** All parts that were asked for, each after those it needs. */
+  render(): string {
+    return [...this.parts.values()].join("\n");
+  }
+
+  private part(name: string, code: () => string): string {
+    if (!this.parts.has(name)) {
+      const text = code();
+      this.parts.set(name, text);
+    }
+    return name;
+  }
+
+  /** The C name of a type. Narrow floats are their bit patterns. */
+  type(type: Type): string {
+    const { dtype, lanes } = type;
+    if (lanes > 1) return this.vector(type);
+    if (dtype.name === "f32" || dtype.name === "i32" || dtype.name === "bool") return scalarTypes[dtype.name];
+    return this.part(dtype.name, () => `using ${dtype.name} = ${scalarTypes[dtype.name]};`);
+  }
+
+  private vector(type: Type): string {
+    const bytes = byteSize(type);
+    return this.part(formatType(type), () => {
+      const align = `__align__(${Math.min(bytes, 16)})`;
+      if (type.dtype.bytes === 4) {
+        return `struct ${align} ${formatType(type)} { ${this.type({ dtype: type.dtype, lanes: 1 })} v[${type.lanes}]; };`;
+      }
+      const word = bytes === 2 ? "unsigned short" : "unsigned";
+      return `struct ${align} ${formatType(type)} { ${word} w[${Math.ceil(bytes / 4)}]; };`;
+    });
+  }
+
+  /** The text of one lane of a vector. */
+  lane(type: Type, vector: string, index: string | number): string {
+    return type.dtype.bytes === 4 ? `${vector}.v[${index}]` : `${this.laneFunction(type)}(${vector}, ${index})`;
+  }
+
+  private laneFunction(type: Type): string {
+    const { dtype } = type;
+    const name = this.type(type);
+    const element = this.type({ dtype, lanes: 1 });
+    const perWord = wordBytes(type) / dtype.bytes;
+    this.part(`lane ${name}`, () => {
+      const bits = `a.w[i / ${perWord}] >> (i % ${perWord} * ${dtype.bytes * 8})`;
+      const value = dtype.name === "bool" ? `((${bits}) & 0xff) != 0` : `(${element})(${bits})`;
+      return `${device} ${element} get_lane(${name} a, int i) { return ${value}; }`;
+    });
+    return "get_lane";
+  }
+
+  /** A statement that sets one lane of a vector variable whose narrow lanes are still zero. */
+  setLane(type: Type, vector: string, index: string | number, value: string): string {
+    const { dtype } = type;
+    if (dtype.bytes === 4) return `${vector}.v[${index}] = ${value};`;
+    const name = this.type(type);
+    const element = this.type({ dtype, lanes: 1 });
+    const perWord = wordBytes(type) / dtype.bytes;
+    const unsigned = dtype.name === "i8" ? "(unsigned)(unsigned char)x" : "(unsigned)x";
+    this.part(
+      `set_lane ${name}`,
+      () =>
+        `${device} void set_lane(${name}& a, int i, ${element} x) { a.w[i / ${perWord}] |= ${unsigned} << (i % ${perWord} * ${dtype.bytes * 8}); }`,
+    );
+    return `set_lane(${vector}, ${index}, ${value});`;
+  }
+
+  /** A function that applies `scalar` lane by lane; its arguments are named a, b, c. */
+  laneByLane(label: string, result: Type, args: readonly Type[], scalar: (lanes: readonly string[]) => string): string {
+    const name = `${label}_${args.map(formatType).join("_")}`;
+    return this.part(name, () => {
+      const names = args.map((_, i) => "abc".charAt(i));
+      const lanes = args.map((type, i) =>
+        type.lanes === 1 ? (names[i] ?? "a") : this.lane(type, names[i] ?? "a", "i"),
+      );
+      const set = this.setLane(result, "r", "i", scalar(lanes));
+      const parameters = args.map((type, i) => `${this.type(type)} ${names[i]}`).join(", ");
+      return [
+        `${device} ${this.type(result)} ${name}(${parameters}) {`,
+        `  ${this.type(result)} r = {};`,
+        "#pragma unroll",
+        `  for (int i = 0; i < ${result.lanes}; ++i) ${set}`,
+        "  return r;",
+        "}",
+      ].join("\n");
+    });
+  }
+
+  pack(type: Type): string {
+    const name = `pack_${formatType(type)}`;
+    return this.part(name, () => {
+      const element = this.type({ dtype: type.dtype, lanes: 1 });
+      const lanes = Array.from({ length: type.lanes }, (_, i) => i);
+      const parameters = lanes.map((i) => `${element} x${i}`).join(", ");
+      const sets = lanes.map((i) => `  ${this.setLane(type, "r", i, `x${i}`)}`);
+      return [
+        `${device} ${this.type(type)} ${name}(${parameters}) {`,
+        `  ${this.type(type)} r = {};`,
+        ...sets,
+        "  return r;",
+        "}",
+      ].join("\n");
+    });
+  }
+
+  splat(type: Type): string {
+    const name = `splat_${formatType(type)}`;
+    return this.part(name, () => {
+      const element = this.type({ dtype: type.dtype, lanes: 1 });
+      const set = this.setLane(type, "r", "i", "x");
+      const loop = `for (int i = 0; i < ${type.lanes}; ++i) ${set}`;
+      return [
+        `${device} ${this.type(type)} ${name}(${element} x) {`,
+        `  ${this.type(type)} r = {};`,
+        "#pragma unroll",
+        `  ${loop}`,
+        "  return r;",
+        "}",
+      ].join("\n");
+    });
+  }
+
+  /** Exact: every narrow value is an f32. */
+  toF32(dtype: DType): string {
+    const element = this.type({ dtype, lanes: 1 });
+    const name = `${dtype.name}_to_f32`;
+    return this.part(name, () => {
+      const head = `${device} float ${name}(${element} x) {`;
+      switch (dtype.name) {
+        case "bf16":
+          return `${head} return __uint_as_float((unsigned)x << 16); }`;
+        case "f16":
+          return `${head} float r; asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(x)); return r; }`;
+        case "e4m3":
+        case "e5m2":
+          return [
+            head,
+            "  unsigned h;  // two f16",
+            `  asm("cvt.rn.f16x2.${dtype.name}x2 %0, %1;" : "=r"(h) : "h"((unsigned short)x));`,
+            "  float r;",
+            `  asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"((unsigned short)h));`,
+            "  return r;",
+            "}",
+          ].join("\n");
+        default:
+          return `${head} return (float)x; }`;
+      }
+    });
+  }
+
+  /** To nearest even; e4m3 and e5m2 saturate. PTX ISA, "cvt". */
+  fromF32(dtype: DType): string {
+    const element = this.type({ dtype, lanes: 1 });
+    const name = `f32_to_${dtype.name}`;
+    return this.part(name, () => {
+      const head = `${device} ${element} ${name}(float x) {`;
+      switch (dtype.name) {
+        case "bf16":
+        case "f16":
+          return `${head} ${element} r; asm("cvt.rn.${dtype.name}.f32 %0, %1;" : "=h"(r) : "f"(x)); return r; }`;
+        case "e4m3":
+        case "e5m2":
+          return [
+            head,
+            "  unsigned short r;  // the first operand becomes the upper byte",
+            `  asm("cvt.rn.satfinite.${dtype.name}x2.f32 %0, %1, %2;" : "=h"(r) : "f"(0.0f), "f"(x));`,
+            `  return (${element})r;`,
+            "}",
+          ].join("\n");
+        case "i8":
+        case "u8": {
+          const [low, high] = dtype.name === "i8" ? [-128, 127] : [0, 255];
+          return `${head} int r = __float2int_rz(x); return (${element})(r < ${low} ? ${low} : r > ${high} ? ${high} : r); }`;
+        }
+        default:
+          return `${head} return (${element})x; }`;
+      }
+    });
+  }
+
+  dot(a: Type, b: Type): string {
+    const parameters = `${this.type(a)} a, ${this.type(b)} b, float c`;
+    this.part(`dot ${formatType(a)} ${formatType(b)}`, () => {
+      const [x, y] = [a, b].map((type, i) => {
+        const lane = type.lanes === 1 ? "ab".charAt(i) : this.lane(type, "ab".charAt(i), "i");
+        return type.dtype.name === "f32" ? lane : `${this.toF32(type.dtype)}(${lane})`;
+      });
+      return [
+        `${device} float dot(${parameters}) {`,
+        "#pragma unroll",
+        `  for (int i = 0; i < ${a.lanes}; ++i) c = fmaf(${x}, ${y}, c);`,
+        "  return c;",
+        "}",
+      ].join("\n");
+    });
+    return "dot";
+  }
+
+  /**
+   * A load that plain C can't express. Of frozen tensors through the read-only path, volatile so that it stays where it
+   * was written, before the wait; of others with a cache hint.
+   */
+  load(type: Type, role: Role, hint: CacheHint): string {
+    const path = role === "frozen" ? "frozen" : "global";
+    const name = `load_${path}_${formatType(type)}${hint === "normal" ? "" : `_${snake(hint)}`}`;
+    return this.part(name, () => {
+      const instruction = `ld.global${role === "frozen" ? ".nc" : ""}${loadHints[hint]}`;
+      const result = this.type(type);
+      const pointer = `const ${this.type({ dtype: type.dtype, lanes: 1 })}* p`;
+      const clobber = role === "frozen" ? "" : ` : "memory"`;
+      const bytes = byteSize(type);
+      const head = `${device} ${result} ${name}(${pointer}) {`;
+      const asm = (width: string, holes: string, outputs: string): string =>
+        `  asm volatile("${instruction}.${width} ${holes}, [%${holes.split("%").length - 1}];" : ${outputs} : "l"(p)${clobber});`;
+      if (bytes === 1) {
+        const cast = type.dtype.name === "bool" ? "x != 0" : `(${result})x`;
+        return [head, "  unsigned short x;", asm("u8", "%0", `"=h"(x)`), `  return ${cast};`, "}"].join("\n");
+      }
+      const inner = type.lanes === 1 ? "r" : undefined;
+      const words = Math.max(1, bytes / 4);
+      const constraint = bytes === 2 ? "h" : type.dtype.name === "f32" ? "f" : "r";
+      const array = type.dtype.bytes === 4 ? "v" : "w";
+      const outputs = Array.from({ length: words }, (_, i) => `"=${constraint}"(${inner ?? `r.${array}[${i}]`})`);
+      const holes = words === 1 ? "%0" : `{${outputs.map((_, i) => `%${i}`).join(", ")}}`;
+      const width = bytes === 2 ? "b16" : words === 1 ? "b32" : `v${words}.b32`;
+      return [head, `  ${result} r;`, asm(width, holes, outputs.join(", ")), "  return r;", "}"].join("\n");
+    });
+  }
+
+  /** `st.global.cs`: written once, not read again soon. */
+  storeStream(type: Type): string {
+    const name = `store_stream_${formatType(type)}`;
+    return this.part(name, () => {
+      const value = this.type(type);
+      const pointer = this.type({ dtype: type.dtype, lanes: 1 });
+      const bytes = byteSize(type);
+      const words = Math.max(1, bytes / 4);
+      const array = type.dtype.bytes === 4 ? "v" : "w";
+      const constraint = bytes <= 2 ? "h" : type.dtype.name === "f32" ? "f" : "r";
+      const inputs = Array.from({ length: words }, (_, i) => {
+        const text = type.lanes === 1 ? (bytes === 1 ? "(unsigned short)x" : "x") : `x.${array}[${i}]`;
+        return `"${constraint}"(${text})`;
+      });
+      const holes = words === 1 ? "%1" : `{${inputs.map((_, i) => `%${i + 1}`).join(", ")}}`;
+      const width = bytes < 4 ? `b${bytes * 8}` : words === 1 ? "b32" : `v${words}.b32`;
+      return `${device} void ${name}(${pointer}* p, ${value} x) { asm volatile("st.global.cs.${width} [%0], ${holes};" :: "l"(p), ${inputs.join(", ")} : "memory"); }`;
+    });
+  }
+
+  /** Integer operations whose plain C form would be undefined where the IR defines a result. */
+  integer(fn: "add" | "sub" | "mul" | "div" | "rem" | "shl", dtype: DType): string {
+    const t = this.type({ dtype, lanes: 1 });
+    const name = `${fn}_${dtype.name}`;
+    return this.part(name, () => {
+      const head = `${device} ${t} ${name}(${t} a, ${t} b) {`;
+      const symbol = { add: "+", sub: "-", mul: "*" } as const;
+      const minusOne =
+        dtype.name === "i32"
+          ? fn === "div"
+            ? " if (b == -1) return (int)(0u - (unsigned)a);"
+            : " if (b == -1) return 0;"
+          : "";
+      switch (fn) {
+        case "div":
+          return `${head} if (b == 0) return a;${minusOne} return a / b; }`;
+        case "rem":
+          return `${head} if (b == 0) return 0;${minusOne} return a % b; }`;
+        case "shl":
+          return `${head} return (${t})((unsigned)a << (b & 31)); }`;
+        default:
+          return `${head} return (${t})((unsigned)a ${symbol[fn]} (unsigned)b); }`;
+      }
+    });
+  }
+
+  /** A butterfly over the 32 lanes of the warp. */
+  warpReduce(fn: ReduceFn, dtype: DType, combine: (a: string, b: string) => string): string {
+    const t = this.type({ dtype, lanes: 1 });
+    const name = `warp_${fn === "add" ? "sum" : fn}_${dtype.name}`;
+    return this.part(name, () => {
+      if (dtype.name === "bool") {
+        const vote = fn === "and" ? "__all_sync" : "__any_sync";
+        return `${device} bool ${name}(bool x) { return ${vote}(0xffffffffu, x); }`;
+      }
+      return [
+        `${device} ${t} ${name}(${t} x) {`,
+        "#pragma unroll",
+        "  for (int distance = 16; distance > 0; distance /= 2) {",
+        `    const ${t} other = __shfl_xor_sync(0xffffffffu, x, distance);`,
+        `    x = ${combine("x", "other")};`,
+        "  }",
+        "  return x;",
+        "}",
+      ].join("\n");
+    });
+  }
+
+  pdlWait(): string {
+    return this.part(
+      "pdl_wait",
+      () => `${device} void pdl_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }`,
+    );
+  }
+
+  pdlLaunchDependents(): string {
+    return this.part(
+      "pdl_launch_dependents",
+      () =>
+        `${device} void pdl_launch_dependents() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }`,
+    );
+  }
+}
+
+const wordBytes = (type: Type): number => (byteSize(type) === 2 ? 2 : 4);
+const snake = (name: string): string => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);

@@ -1,0 +1,174 @@
+/** A WGSL module made ready to run: shader, pipeline, bindings, uniform words. Knows nothing of kernels. */
+import { ArgumentError, CompileError, UnsupportedError } from "../../dsl/errors.ts";
+import type { BoundScalar } from "../backend.ts";
+import type { WgslModule } from "./emit.ts";
+import { roundUp, usage } from "./transfer.ts";
+
+/** A piece of a buffer; sizes and offsets in bytes. */
+export interface Slice {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly size: number;
+}
+
+type Grid = readonly [x: number, y: number, z: number];
+
+/** A compiled module. `compileMs` is wall-clock time, pipeline creation included. */
+export class Program {
+  readonly name: string;
+  readonly module: WgslModule;
+  readonly compileMs: number;
+  readonly #device: GPUDevice;
+  readonly #pipeline: GPUComputePipeline;
+  readonly #layout: GPUBindGroupLayout;
+  /** One for all launches: queue.writeBuffer is ordered with submissions. */
+  readonly #uniform: GPUBuffer;
+
+  private constructor(
+    device: GPUDevice,
+    name: string,
+    module: WgslModule,
+    layout: GPUBindGroupLayout,
+    pipeline: GPUComputePipeline,
+    compileMs: number,
+  ) {
+    this.name = name;
+    this.module = module;
+    this.compileMs = compileMs;
+    this.#device = device;
+    this.#layout = layout;
+    this.#pipeline = pipeline;
+    const size = roundUp(module.uniformWords * 4, 16);
+    this.#uniform = device.createBuffer({ label: name, size, usage: usage.uniform | usage.copyDst });
+  }
+
+  /**
+   * @throws CompileError with the message and the line of WGSL; UnsupportedError when the module has more tensors than the
+   * device binds
+   */
+  static async compile(device: GPUDevice, name: string, module: WgslModule): Promise<Program> {
+    const most = device.limits.maxStorageBuffersPerShaderStage;
+    if (module.tensors.length > most) {
+      throw new UnsupportedError(
+        `Kernel "${name}" has ${module.tensors.length} tensors, WGSL has room for ${most} (maxStorageBuffersPerShaderStage)`,
+      );
+    }
+    const start = performance.now();
+    // Scopes nest by call order, so nothing asynchronous may come between push and pop. What they catch, the messages
+    // and the pipeline report better; without them Dawn prints it.
+    device.pushErrorScope("validation");
+    const shader = device.createShaderModule({ label: name, code: module.source });
+    device.popErrorScope().catch(() => undefined);
+    const { messages } = await shader.getCompilationInfo();
+    const errors = messages.filter(({ type }) => type === "error");
+    if (errors.length > 0) throw new CompileError(explain(name, module.source, errors));
+
+    const layout = device.createBindGroupLayout({ label: name, entries: layoutEntries(module) });
+    const pipelineLayout = device.createPipelineLayout({ label: name, bindGroupLayouts: [layout] });
+    try {
+      const pipeline = await device.createComputePipelineAsync({
+        label: name,
+        layout: pipelineLayout,
+        compute: { module: shader, entryPoint: module.entry },
+      });
+      return new Program(device, name, module, layout, pipeline, performance.now() - start);
+    } catch (error) {
+      throw new CompileError(`Dawn can't make a pipeline of kernel "${name}": ${messageOf(error)}`);
+    }
+  }
+
+  /**
+   * Enqueues `times` launches back to back with the same arguments.
+   * @throws ArgumentError when two parameters share memory in a way that WebGPU forbids; UnsupportedError for an offset
+   * that can't be bound
+   */
+  enqueue(slices: readonly Slice[], scalars: readonly BoundScalar[], grid: Grid, times: number): void {
+    if (slices.length !== this.module.tensors.length || scalars.length + 3 !== this.module.uniformWords) {
+      throw new ArgumentError(
+        `Kernel "${this.name}" takes ${this.module.tensors.length} tensors and ${this.module.uniformWords - 3} scalars, ` +
+          `got ${slices.length} and ${scalars.length}`,
+      );
+    }
+    this.#checkOffsets(slices);
+    this.#checkAliasing(slices);
+    if (grid.includes(0)) return;
+    const bindGroup = this.#device.createBindGroup({
+      label: this.name,
+      layout: this.#layout,
+      entries: [...slices, { buffer: this.#uniform }].map((resource, binding) => ({ binding, resource })),
+    });
+    this.#device.queue.writeBuffer(this.#uniform, 0, uniformBytes(scalars, grid));
+    const encoder = this.#device.createCommandEncoder({ label: this.name });
+    const pass = encoder.beginComputePass({ label: this.name });
+    pass.setPipeline(this.#pipeline);
+    pass.setBindGroup(0, bindGroup);
+    const [x, y, z] = this.module.workgroupCount(grid);
+    for (let i = 0; i < times; i++) pass.dispatchWorkgroups(x, y, z);
+    pass.end();
+    this.#device.queue.submit([encoder.finish()]);
+  }
+
+  #checkOffsets(slices: readonly Slice[]): void {
+    const unit = this.#device.limits.minStorageBufferOffsetAlignment;
+    slices.forEach(({ offset }, i) => {
+      if (offset % unit === 0) return;
+      throw new UnsupportedError(
+        `Tensor "${this.#tensorName(i)}" of kernel "${this.name}" starts at byte ${offset} of its storage, ` +
+          `WGSL binds at multiples of ${unit}`,
+        { hint: "Give it memory of its own, or place it at such a multiple." },
+      );
+    });
+  }
+
+  /** A buffer that a launch writes: every other use of it must be a write too, of other bytes. */
+  #checkAliasing(slices: readonly Slice[]): void {
+    slices.forEach((a, i) => {
+      slices.slice(0, i).forEach((b, j) => {
+        const writes = [i, j].filter((index) => this.module.tensors[index]?.access === "read_write").length;
+        const overlap = a.offset < b.offset + b.size && b.offset < a.offset + a.size;
+        if (a.buffer !== b.buffer || writes === 0 || (writes === 2 && !overlap)) return;
+        throw new ArgumentError(
+          `Parameters "${this.#tensorName(j)}" and "${this.#tensorName(i)}" of kernel "${this.name}" share memory, ` +
+            (writes === 2 ? "and both are written" : "one is read, the other written"),
+          { hint: "WGSL needs a storage of its own for each tensor that a kernel writes." },
+        );
+      });
+    });
+  }
+
+  #tensorName(index: number): string {
+    return this.module.tensors[index]?.name ?? String(index);
+  }
+}
+
+function layoutEntries({ tensors }: WgslModule): GPUBindGroupLayoutEntry[] {
+  const types: GPUBufferBindingType[] = tensors.map(({ access }) =>
+    access === "read" ? "read-only-storage" : "storage",
+  );
+  const compute = 0x4;
+  return [...types, "uniform" as const].map((type, binding) => ({ binding, visibility: compute, buffer: { type } }));
+}
+
+function uniformBytes(scalars: readonly BoundScalar[], grid: Grid): Uint8Array<ArrayBuffer> {
+  const view = new DataView(new ArrayBuffer(roundUp((scalars.length + 3) * 4, 16)));
+  scalars.forEach(({ dtype, value }, i) => {
+    if (dtype.name === "f32") view.setFloat32(4 * i, value, true);
+    else view.setUint32(4 * i, value, true);
+  });
+  grid.forEach((size, i) => view.setUint32(4 * (scalars.length + i), size, true));
+  return new Uint8Array(view.buffer);
+}
+
+/** Dawn's messages, each with the line of WGSL that it is about. */
+function explain(name: string, source: string, errors: readonly GPUCompilationMessage[]): string {
+  const lines = source.split("\n");
+  const described = errors.map(
+    ({ message, lineNum }) => `  ${message}\n  WGSL line ${lineNum}: ${lines[lineNum - 1]?.trim() ?? ""}`,
+  );
+  return [`Dawn refused the WGSL of kernel "${name}":`, ...described].join("\n");
+}
+
+/** The message of something thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message.trim() : String(error);
+}

@@ -1,0 +1,260 @@
+/** The WGSL backend: runs kernels through Dawn on whatever device there is, down to software alone. */
+import {
+  ArgumentError,
+  DeviceError,
+  DisposedError,
+  ShapeError,
+  TegulaError,
+  UnsupportedError,
+} from "../../dsl/errors.ts";
+import type { Kernel } from "../../dsl/kernel.ts";
+import type { Params } from "../../dsl/params.ts";
+import type { Backend, BoundLaunch, Executable, Storage } from "../backend.ts";
+import type { DeviceTensor } from "../tensor.ts";
+import { openDevice, type DeviceKind, type DeviceOptions, type FoundDevice } from "./device.ts";
+import { emitWgsl, type WgslModule } from "./emit.ts";
+import { messageOf, Program, type Slice } from "./program.ts";
+import { roundUp, Transfer, usage } from "./transfer.ts";
+
+/**
+ * Opens the WGSL backend on a GPU, else lavapipe, else SwiftShader; `device` or $TEGULA_WGSL_DEVICE accepts one of them only.
+ * @throws NotFoundError listing what was tried and what gives a device
+ */
+export async function openWgsl(options: DeviceOptions = {}): Promise<WgslBackend> {
+  return new WgslBackend(await openDevice(options));
+}
+
+/** Device memory. After its backend's dispose() it counts as freed. */
+class WgslStorage implements Storage {
+  readonly backend: WgslBackend;
+  readonly byteLength: number;
+  readonly buffer: GPUBuffer;
+  #freed = false;
+
+  constructor(backend: WgslBackend, byteLength: number, buffer: GPUBuffer) {
+    this.backend = backend;
+    this.byteLength = byteLength;
+    this.buffer = buffer;
+  }
+
+  get freed(): boolean {
+    return this.#freed || this.backend.disposed;
+  }
+
+  free(): void {
+    if (this.freed) return;
+    this.#freed = true;
+    this.buffer.destroy();
+  }
+}
+
+class WgslExecutable<P extends Params> implements Executable<P> {
+  readonly kernel: Kernel<P>;
+  readonly backend: WgslBackend;
+  readonly program: Program;
+
+  constructor(kernel: Kernel<P>, backend: WgslBackend, program: Program) {
+    this.kernel = kernel;
+    this.backend = backend;
+    this.program = program;
+  }
+
+  get source(): string {
+    return this.program.module.source;
+  }
+
+  get compileMs(): number {
+    return this.program.compileMs;
+  }
+}
+
+export class WgslBackend implements Backend {
+  readonly name = "wgsl";
+  /** For people, e.g. "SwiftShader (Dawn)". */
+  readonly device: string;
+  /** What runs the shaders: hardware, Mesa's software device, or Google's. */
+  readonly kind: DeviceKind;
+  readonly #device: GPUDevice;
+  readonly #transfer: Transfer;
+  #disposed = false;
+  /** Error scopes of launches whose outcome isn't known yet. */
+  readonly #unsettled = new Set<Promise<void>>();
+  /** What went wrong since the last synchronize() or read(). */
+  #failures: string[] = [];
+  /** Why the device is lost; then nothing works any more. */
+  #lost: string | undefined;
+  #lastKernel: string | undefined;
+
+  constructor({ device, kind, label }: FoundDevice) {
+    this.device = label;
+    this.kind = kind;
+    this.#device = device;
+    this.#transfer = new Transfer(device);
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      this.#failures.push(event.error.message);
+    });
+    void device.lost.then(({ reason, message }) => {
+      const after = this.#lastKernel === undefined ? "" : ` after a launch of "${this.#lastKernel}"`;
+      this.#lost = `The device was lost${after} (${reason}): ${message}`;
+    });
+  }
+
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+
+  /** @throws CompileError with the line of WGSL; UnsupportedError; DisposedError */
+  async compile<P extends Params>(kernel: Kernel<P>): Promise<Executable<P>> {
+    return this.executableFromModule(kernel, emitWgsl(kernel.ir));
+  }
+
+  /** Compiles WGSL that is there already; of the kernel only its name matters. @throws as `compile` */
+  async executableFromModule<P extends Params>(kernel: Kernel<P>, module: WgslModule): Promise<Executable<P>> {
+    this.#checkLive();
+    try {
+      const program = await Program.compile(this.#device, kernel.name, module);
+      this.#checkLive();
+      return new WgslExecutable(kernel, this, program);
+    } catch (error) {
+      this.#checkLive();
+      throw error;
+    }
+  }
+
+  /**
+   * Allocates memory whose content is undefined; `byteLength` in bytes, at least 1.
+   * @throws UnsupportedError over the device's limits; DisposedError. Running out of memory is reported by the next
+   * synchronize() or read().
+   */
+  allocate(byteLength: number): Storage {
+    this.#checkLive();
+    if (!Number.isSafeInteger(byteLength) || byteLength < 1) {
+      throw new ShapeError(`Can't allocate ${byteLength} bytes: a whole number of at least 1 is needed`);
+    }
+    const size = roundUp(byteLength, 4);
+    for (const limit of ["maxBufferSize", "maxStorageBufferBindingSize"] as const) {
+      if (size <= this.#device.limits[limit]) continue;
+      throw new UnsupportedError(
+        `${byteLength} bytes are over this device's ${limit} of ${this.#device.limits[limit]}`,
+      );
+    }
+    const bits = usage.storage | usage.copySrc | usage.copyDst;
+    return new WgslStorage(this, byteLength, this.#device.createBuffer({ size, usage: bits }));
+  }
+
+  /** Enqueues a copy of `bytes`, at any offset in bytes. @throws ArgumentError out of range; DisposedError */
+  write(storage: Storage, offsetBytes: number, bytes: Uint8Array): void {
+    const { buffer, byteLength } = this.#own(storage, offsetBytes, bytes.byteLength);
+    this.#transfer.write(buffer, byteLength, offsetBytes, bytes);
+  }
+
+  /**
+   * Copies bytes back, after everything enqueued so far.
+   * @throws ArgumentError out of range; DeviceError when an earlier launch failed; DisposedError
+   */
+  async read(storage: Storage, offsetBytes: number, byteLength: number): Promise<Uint8Array<ArrayBuffer>> {
+    const { buffer } = this.#own(storage, offsetBytes, byteLength);
+    try {
+      const bytes = await this.#transfer.read(buffer, offsetBytes, byteLength);
+      await this.#settle();
+      return bytes;
+    } catch (error) {
+      await this.#settle();
+      throw error instanceof TegulaError ? error : new DeviceError(`Reading back failed: ${messageOf(error)}`);
+    }
+  }
+
+  /** Enqueues one launch. @throws ArgumentError, UnsupportedError when the tensors can't be bound; DisposedError */
+  launch(executable: Executable, launch: BoundLaunch): void {
+    this.#enqueue(executable, launch, 1);
+  }
+
+  /** Waits for everything enqueued. @throws DeviceError naming the kernel whose launch failed; DisposedError */
+  async synchronize(): Promise<void> {
+    this.#checkLive();
+    await this.#device.queue.onSubmittedWorkDone().catch(() => undefined);
+    await this.#settle();
+  }
+
+  /**
+   * Mean time of a launch in microseconds. It is wall time: `launches` dispatches are submitted together and waited for,
+   * so it contains the host's share of submitting and waking up.
+   * @throws as `launch` and `synchronize`
+   */
+  async timeUs(executable: Executable, launch: BoundLaunch, launches: number): Promise<number> {
+    if (!Number.isSafeInteger(launches) || launches < 1) throw new ArgumentError(`Can't time ${launches} launches`);
+    await this.synchronize();
+    const start = performance.now();
+    this.#enqueue(executable, launch, launches);
+    await this.synchronize();
+    return ((performance.now() - start) * 1000) / launches;
+  }
+
+  /** Destroys the device with everything on it, after the work that is under way. Idempotent, never throws. */
+  async dispose(): Promise<void> {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    this.#device.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+
+  #enqueue(executable: Executable, { grid, tensors, scalars }: BoundLaunch, times: number): void {
+    this.#checkLive();
+    if (!(executable instanceof WgslExecutable) || executable.backend !== this) {
+      throw new ArgumentError(`"${executable.kernel.name}" was compiled by another backend`);
+    }
+    const slices = tensors.map((tensor) => this.#slice(tensor));
+    const { name } = executable.kernel;
+    this.#device.pushErrorScope("validation");
+    try {
+      executable.program.enqueue(slices, scalars, grid, times);
+      this.#lastKernel = name;
+    } finally {
+      const outcome = this.#device.popErrorScope().then(
+        (error) => void (error && this.#failures.push(`Launch of "${name}" failed: ${error.message}`)),
+        () => undefined, // the device is lost, which #settle reports
+      );
+      this.#unsettled.add(outcome);
+      void outcome.then(() => this.#unsettled.delete(outcome));
+    }
+  }
+
+  #slice({ storage, offsetBytes, byteLength }: DeviceTensor): Slice {
+    const { buffer } = this.#own(storage, offsetBytes, byteLength);
+    return { buffer, offset: offsetBytes, size: roundUp(Math.max(byteLength, 1), 4) };
+  }
+
+  /** The storage as this backend's own, live, and large enough. */
+  #own(storage: Storage, offsetBytes: number, byteLength: number): WgslStorage {
+    this.#checkLive();
+    if (!(storage instanceof WgslStorage) || storage.backend !== this) {
+      throw new ArgumentError("A tensor's memory belongs to another backend");
+    }
+    if (storage.freed) throw new DisposedError("Device memory was used after it was freed");
+    const whole = Number.isSafeInteger(offsetBytes) && Number.isSafeInteger(byteLength);
+    if (!whole || offsetBytes < 0 || byteLength < 0 || offsetBytes + byteLength > storage.byteLength) {
+      throw new ArgumentError(
+        `${byteLength} bytes at byte ${offsetBytes} are outside of storage of ${storage.byteLength} bytes`,
+      );
+    }
+    return storage;
+  }
+
+  #checkLive(): void {
+    if (this.#disposed) throw new DisposedError("The WGSL backend was used after dispose()");
+    if (this.#lost !== undefined) throw new DeviceError(this.#lost);
+  }
+
+  /** Waits for the outcome of every launch, then throws what went wrong, once. */
+  async #settle(): Promise<void> {
+    await Promise.all(this.#unsettled);
+    this.#checkLive();
+    const failures = this.#failures;
+    this.#failures = [];
+    if (failures.length > 0) throw new DeviceError(failures.join("\n"));
+  }
+}

@@ -1,0 +1,69 @@
+/**
+ * Errors. Each kind of mistake has a class of its own; each message says what is wrong, where in the author's files, and
+ * what to write instead.
+ */
+import type { Location } from "./source.ts";
+
+/** Parts of a message. `at` is the line at fault, `related` other lines that the mistake involves. */
+export interface Explanation {
+  readonly at?: Location | undefined;
+  readonly related?: readonly { readonly what: string; readonly at: Location }[];
+  /** What to write instead; one sentence or a line of code. */
+  readonly hint?: string | undefined;
+}
+
+/** Base of every error that Tegula throws on purpose. */
+export class TegulaError extends Error {
+  readonly at: Location | undefined;
+  readonly hint: string | undefined;
+
+  constructor(what: string, { at, related = [], hint }: Explanation = {}) {
+    const lines = [at ? `${what}\n  at ${formatLocation(at)}` : what];
+    for (const other of related) lines.push(`  ${other.what} at ${formatLocation(other.at)}`);
+    if (hint) lines.push(`  ${hint}`);
+    super(lines.join("\n"));
+    this.name = new.target.name;
+    this.at = at;
+    this.hint = hint;
+  }
+}
+
+/** `file:line:column`, the form that terminals and editors turn into a link. */
+export function formatLocation(at: Location): string {
+  return `${at.file}:${at.line}:${at.column}`;
+}
+
+/** A value of the wrong dtype, lane count or kind reached an operation. */
+export class DTypeError extends TegulaError {}
+/** A JavaScript construct was applied to a run-time value (`!x`, `x + 1`, `break`), or a JavaScript value where only a run-time one makes sense. */
+export class StagingError extends TegulaError {}
+/** A value, register or tensor was used outside the block, loop or kernel that made it. */
+export class ScopeError extends TegulaError {}
+/** A shape, rank, size, index or configuration is not acceptable. */
+export class ShapeError extends TegulaError {}
+/** A name that can't stand in generated code. */
+export class NameError extends TegulaError {}
+/** A vector access whose alignment the known facts don't prove. */
+export class AlignmentError extends TegulaError {}
+/** An access that is certain to fall outside its tensor. */
+export class OutOfBoundsError extends TegulaError {}
+/** An order that programmatic dependent launch forbids: no wait, two waits, an access or a store before it. */
+export class PdlError extends TegulaError {}
+/** IR that no author's function records: wrong types or scopes in hand-built nodes. */
+export class VerifyError extends TegulaError {}
+/** A barrier or warp-wide operation that some of its threads may not reach. */
+export class DivergenceError extends TegulaError {}
+/** A number, bit pattern or array that a dtype can't represent. */
+export class ValueError extends TegulaError {}
+/** Arguments of a launch that don't fit the kernel's parameters. */
+export class ArgumentError extends TegulaError {}
+/** A construct that this backend or device can't run. */
+export class UnsupportedError extends TegulaError {}
+/** No device, driver or compiler of the kind asked for; says what was tried and what gives one. */
+export class NotFoundError extends TegulaError {}
+/** A compiler refused the generated source. */
+export class CompileError extends TegulaError {}
+/** The device or its driver reported a failure. */
+export class DeviceError extends TegulaError {}
+/** An object was used after `dispose()` or `free()`. */
+export class DisposedError extends TegulaError {}

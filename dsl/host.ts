@@ -1,0 +1,55 @@
+/** Tensors in host memory: what goes into a launch and what comes back, as exact bytes of a dtype. */
+import { type DType, type DTypeName } from "./dtype.ts";
+import { ShapeError } from "./errors.ts";
+import { decodeArray, encodeArray } from "./numerics.ts";
+
+/** A contiguous, row-major tensor on the host. Bytes are little-endian, as on the devices. */
+export class HostTensor<N extends DTypeName = DTypeName> {
+  readonly dtype: DType<N>;
+  readonly shape: readonly number[];
+  readonly bytes: Uint8Array<ArrayBuffer>;
+
+  /** @throws ShapeError when the number of bytes is not what dtype and shape make */
+  constructor(dtype: DType<N>, shape: readonly number[], bytes: Uint8Array<ArrayBuffer>) {
+    const expected = shape.reduce((product, size) => product * size, dtype.bytes);
+    if (bytes.byteLength !== expected) {
+      throw new ShapeError(
+        `${dtype.name}[${shape.join(", ")}] takes ${expected} bytes, but ${bytes.byteLength} were given`,
+      );
+    }
+    this.dtype = dtype;
+    this.shape = Object.freeze([...shape]);
+    this.bytes = bytes;
+  }
+
+  /**
+   * Encodes numbers, rounding once to nearest even. What is too large for e4m3 or e5m2 becomes their largest finite
+   * value, an infinity too; in f32, f16 and bf16 it becomes, and an infinity stays, infinite.
+   *
+   * @throws ShapeError when there are not as many values as the shape has elements
+   * @throws ValueError when an integer dtype or bool can't represent a value
+   */
+  static from<N extends DTypeName>(
+    dtype: DType<N>,
+    shape: readonly number[],
+    values: ArrayLike<number>,
+  ): HostTensor<N> {
+    const saturation = dtype.name === "e4m3" || dtype.name === "e5m2" ? "satfinite" : "nosat";
+    return new HostTensor(dtype, shape, encodeArray(dtype, values, saturation));
+  }
+
+  /** Fills every byte, e.g. with 0xff: a NaN in each float type. */
+  static filled<N extends DTypeName>(dtype: DType<N>, shape: readonly number[], byte: number): HostTensor<N> {
+    const byteLength = shape.reduce((product, size) => product * size, dtype.bytes);
+    return new HostTensor(dtype, shape, new Uint8Array(byteLength).fill(byte));
+  }
+
+  /** Decodes every element; exact. */
+  values(): Float64Array {
+    return decodeArray(this.dtype, this.bytes);
+  }
+
+  toString(): string {
+    return `${this.dtype.name}[${this.shape.join(", ")}]`;
+  }
+}

@@ -1,0 +1,184 @@
+/** Tensors in a kernel author's hands: typed loads, stores and atomics on global and shared memory. */
+import type { DType, DTypeName, NumericName } from "./dtype.ts";
+import { ShapeError } from "./errors.ts";
+import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
+import type { AtomicFn, CacheHint, LaneCount, Memory, Role, Value } from "./ir.ts";
+import type { Dim } from "./size.ts";
+import { callerLocation, type Location } from "./source.ts";
+import type { Scope, Trace, Traced } from "./trace.ts";
+
+/** Where a tensor lives and what may be done with it. */
+export type Access = Role | "shared";
+type Readable = "frozen" | "input" | "inout" | "shared";
+type Writable = "output" | "inout" | "shared";
+type Atomic = "inout" | "shared";
+
+/** One index per dimension. */
+export type Indices<Rank extends number> = Rank extends 1
+  ? readonly [Index]
+  : Rank extends 2
+    ? readonly [Index, Index]
+    : Rank extends 3
+      ? readonly [Index, Index, Index]
+      : readonly Index[];
+
+export interface LoadOptions {
+  readonly cache?: CacheHint;
+  /** Where false, memory is not touched and the result is zero. */
+  readonly guard?: Expr<"bool">;
+}
+
+export interface StoreOptions {
+  readonly cache?: "normal" | "stream";
+}
+
+export class Tensor<
+  N extends DTypeName = DTypeName,
+  Rank extends number = number,
+  A extends Access = Access,
+> implements Traced {
+  readonly dtype: DType<N>;
+  readonly access: A;
+  readonly memory: Memory;
+  readonly trace: Trace;
+  readonly scope: Scope;
+  declare readonly rank: Rank;
+
+  constructor(trace: Trace, scope: Scope, memory: Memory, access: A) {
+    this.trace = trace;
+    this.scope = scope;
+    this.memory = memory;
+    this.access = access;
+    this.dtype = memory.dtype as DType<N>;
+  }
+
+  get at(): Location {
+    return this.memory.at;
+  }
+
+  get shape(): readonly Dim[] {
+    return this.memory.shape;
+  }
+
+  /** One element. */
+  load(this: Tensor<N, Rank, Readable>, index: Indices<Rank>, options: LoadOptions = {}): Expr<N> {
+    return load(this, index, 1, options);
+  }
+
+  /**
+   * `lanes` consecutive elements of the last dimension, as one access of 1 to 16 bytes. Its alignment must follow from
+   * `alignBytes`, the strides and the index; the verifier names what is missing.
+   */
+  loadVec<const L extends LaneCount>(
+    this: Tensor<N, Rank, Readable>,
+    index: Indices<Rank>,
+    lanes: L,
+    options: LoadOptions = {},
+  ): Expr<N, L> {
+    return load(this, index, lanes, options);
+  }
+
+  store(this: Tensor<N, Rank, Writable>, index: Indices<Rank>, value: Operand<N>, options: StoreOptions = {}): void {
+    const at = callerLocation();
+    const stored = toValue(this.trace, value, { dtype: this.dtype, lanes: 1 }, `${this.memory.name}.store`, at);
+    store(this, index, stored, options, at);
+  }
+
+  /** Stores a vector to consecutive elements of the last dimension; alignment as for loadVec. */
+  storeVec<L extends LaneCount>(
+    this: Tensor<N, Rank, Writable>,
+    index: Indices<Rank>,
+    value: Expr<N, L>,
+    options: StoreOptions = {},
+  ): void {
+    const at = callerLocation();
+    const lanes = value instanceof Expr ? value.lanes : 1;
+    const stored = toValue(this.trace, value, { dtype: this.dtype, lanes }, `${this.memory.name}.storeVec`, at);
+    store(this, index, stored, options, at);
+  }
+
+  /** Atomics return the old element; i32 and u32, f32 for add and exchange. Relaxed, at device scope. */
+  atomicAdd(this: Tensor<N & NumericName, Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
+    return atomic("add", this, index, value);
+  }
+  atomicMin(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
+    return atomic("min", this, index, value);
+  }
+  atomicMax(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
+    return atomic("max", this, index, value);
+  }
+  atomicAnd(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
+    return atomic("and", this, index, value);
+  }
+  atomicOr(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
+    return atomic("or", this, index, value);
+  }
+  atomicXor(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
+    return atomic("xor", this, index, value);
+  }
+  atomicExchange(this: Tensor<N & NumericName, Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
+    return atomic("exchange", this, index, value);
+  }
+  /** Stores `value` where the element equals `compare`. */
+  atomicCompareExchange(
+    this: Tensor<N & ("i32" | "u32"), Rank, Atomic>,
+    index: Indices<Rank>,
+    compare: Operand<N>,
+    value: Operand<N>,
+  ): Expr<N> {
+    return atomic("compareExchange", this, index, value, compare);
+  }
+}
+
+type Any = Tensor<DTypeName, number, Access>;
+
+function load<N extends DTypeName, L extends LaneCount>(
+  tensor: Any,
+  index: readonly Index[],
+  lanes: L,
+  { cache = "normal", guard }: LoadOptions,
+): Expr<N, L> {
+  const at = callerLocation();
+  const { trace, memory } = tensor;
+  const indices = toIndices(tensor, index, at);
+  const guardValue = guard === undefined ? undefined : use(trace, guard, "the guard of a load", at);
+  return wrap(trace, trace.let({ kind: "load", memory, index: indices, lanes, guard: guardValue, cache }, at));
+}
+
+function store(tensor: Any, index: readonly Index[], value: Value, options: StoreOptions, at: Location): void {
+  const { trace, memory } = tensor;
+  const indices = toIndices(tensor, index, at);
+  trace.emit({ kind: "store", memory, index: indices, value, cache: options.cache ?? "normal", at });
+}
+
+function atomic<N extends DTypeName>(
+  fn: AtomicFn,
+  tensor: Any,
+  index: readonly Index[],
+  operand: unknown,
+  compare?: unknown,
+): Expr<N> {
+  const at = callerLocation();
+  const { trace, memory } = tensor;
+  const type = { dtype: memory.dtype, lanes: 1 } as const;
+  const a = toValue(trace, operand, type, `atomic ${fn}`, at);
+  const expected = compare === undefined ? undefined : toValue(trace, compare, type, `atomic ${fn}`, at);
+  const indices = toIndices(tensor, index, at);
+  return wrap(trace, trace.let({ kind: "atomic", fn, memory, index: indices, a, compare: expected }, at));
+}
+
+function toIndices(tensor: Any, index: readonly Index[], at: Location): readonly Value[] {
+  const { memory, trace } = tensor;
+  trace.checkScope(`The tensor ${memory.name}`, tensor);
+  if (!Array.isArray(index) || index.length !== memory.shape.length) {
+    throw new ShapeError(
+      `${memory.name} has shape [${memory.shape.join(", ")}] and takes ${memory.shape.length} indices`,
+      {
+        at,
+        related: [{ what: `${memory.name} was declared`, at: memory.at }],
+        hint: `Write ${memory.name}.load([${memory.shape.map((_, i) => "ijklmn"[i] ?? "i").join(", ")}])`,
+      },
+    );
+  }
+  return Object.freeze(index.map((value) => toIndex(trace, value, `an index of ${memory.name}`, at)));
+}

@@ -1,0 +1,307 @@
+/**
+ * `t`: a kernel as one of its threads sees it. Where it is in the grid, what it shares with others, how it branches and
+ * loops, and the two points of programmatic dependent launch.
+ */
+import { bool, type DType, type DTypeName, i32, type NumericName } from "./dtype.ts";
+import { PdlError, ShapeError, StagingError } from "./errors.ts";
+import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
+import type { IdName, LaneCount, ReduceFn, Register, Shared, ShuffleMode, Type } from "./ir.ts";
+import { Reg, RegArray } from "./register.ts";
+import type { Dim } from "./size.ts";
+import { callerLocation, type Location, variableNameAt } from "./source.ts";
+import { Tensor } from "./tensor.ts";
+import { describe, Trace } from "./trace.ts";
+
+/** Exprs along the three axes of the grid. */
+export interface Axes {
+  readonly x: Expr<"i32">;
+  readonly y: Expr<"i32">;
+  readonly z: Expr<"i32">;
+}
+
+export interface RangeOptions {
+  /** A positive whole number. Default 1. */
+  readonly step?: number;
+  /** Ask the compiler to unroll the whole loop; needs bounds known while tracing. */
+  readonly unroll?: boolean;
+}
+
+/** Programmatic dependent launch; CUDA C++ Programming Guide, "Programmatic Dependent Launch and Synchronization". */
+export interface Pdl<Late> {
+  /** Lets the next kernel start as soon as every block came here. It publishes no memory. */
+  launchDependents(): void;
+  /** Waits until the kernels before this one are complete and visible; yields the tensors that they may have written. Once per kernel, outside loops and branches. */
+  wait(): Late;
+}
+
+export class Thread<Late = unknown> {
+  /** blockIdx */
+  readonly block: Axes;
+  /** gridDim */
+  readonly grid: Axes;
+  /** Index of the thread in its block. */
+  readonly thread: Expr<"i32">;
+  /** Index of the warp in its block. */
+  readonly warp: Expr<"i32">;
+  /** Index of the thread in its warp: 0 to 31. */
+  readonly lane: Expr<"i32">;
+  /** Warps per block. */
+  readonly warps: number;
+  readonly pdl: Pdl<Late>;
+  private readonly trace: Trace;
+
+  constructor(trace: Trace, grid: readonly [Dim, Dim, Dim], block: number, late: () => Late) {
+    this.trace = trace;
+    const at = trace.root.at;
+    const id = (name: IdName): Expr<"i32"> =>
+      new Expr(trace, trace.root, trace.leaf(`id ${name}`, i32, { kind: "id", id: name }, at));
+    this.block = { x: id("block.x"), y: id("block.y"), z: id("block.z") };
+    const lazyAxis = (axis: 0 | 1 | 2): Expr<"i32"> => wrap(trace, trace.dim(grid[axis], callerLocation()));
+    this.grid = {
+      get x() {
+        return lazyAxis(0);
+      },
+      get y() {
+        return lazyAxis(1);
+      },
+      get z() {
+        return lazyAxis(2);
+      },
+    };
+    this.thread = id("thread");
+    this.warp = id("warp");
+    this.lane = id("lane");
+    this.warps = block / 32;
+    let waitedAt: Location | undefined;
+    this.pdl = {
+      launchDependents: () => trace.emit({ kind: "pdlLaunch", at: callerLocation() }),
+      wait: () => {
+        const here = callerLocation();
+        if (waitedAt) {
+          throw new PdlError("A kernel waits once", {
+            at: here,
+            related: [{ what: "the first wait is", at: waitedAt }],
+          });
+        }
+        if (trace.current !== trace.root) {
+          throw new PdlError("The wait stands inside a loop or branch, where some threads might not come", {
+            at: here,
+            hint: "Call t.pdl.wait() at the top level of the kernel",
+          });
+        }
+        waitedAt = here;
+        trace.emit({ kind: "pdlWait", at: here });
+        return late();
+      },
+    };
+  }
+
+  /** A constant. f32 rounds to nearest; the other dtypes must hold the number exactly or, for narrow floats, round it. */
+  const<D extends DTypeName>(dtype: DType<D>, value: number): Expr<D> {
+    return wrap(this.trace, this.trace.constant(dtype, value, callerLocation()));
+  }
+
+  /** A dimension, whichever kind it is, as an Expr. */
+  dim(dim: Dim): Expr<"i32"> {
+    return wrap(this.trace, this.trace.dim(dim, callerLocation()));
+  }
+
+  /** A mutable register. */
+  reg<D extends DTypeName, L extends LaneCount = 1>(
+    dtype: DType<D>,
+    init: Operand<D, L> | number,
+    lanes?: L,
+  ): Reg<D, L> {
+    const at = callerLocation();
+    const trace = this.trace;
+    const width = lanes ?? (init instanceof Expr || init instanceof Reg ? init.lanes : 1);
+    const type: Type = { dtype, lanes: width as LaneCount };
+    const value = toValue(trace, init, type, "reg", at);
+    const register: Register = Object.freeze({ name: variableNameAt(at) ?? "r", type, length: undefined, at });
+    trace.emit({ kind: "declare", register, init: value, at });
+    return new Reg<D, L>(trace, trace.current, register);
+  }
+
+  /** `length` registers. Without `init` their content is undefined until set. */
+  array<D extends DTypeName, L extends LaneCount = 1>(
+    dtype: DType<D>,
+    length: number,
+    { lanes, init }: { readonly lanes?: L; readonly init?: Operand<D, L> | number } = {},
+  ): RegArray<D, L> {
+    const at = callerLocation();
+    const trace = this.trace;
+    if (!Number.isInteger(length) || length < 1) {
+      throw new ShapeError(`A register array has a fixed length of at least 1, not ${describe(length)}`, {
+        at,
+        hint: "Its length must be a TypeScript number; registers can't be allocated at run time",
+      });
+    }
+    const type: Type = { dtype, lanes: lanes ?? 1 };
+    const value = init === undefined ? undefined : toValue(trace, init, type, "array", at);
+    const register: Register = Object.freeze({ name: variableNameAt(at) ?? "r", type, length, at });
+    trace.emit({ kind: "declare", register, init: value, at });
+    return new RegArray<D, L>(trace, trace.current, register, length);
+  }
+
+  /** A vector of 2, 4, 8 or 16 scalars. */
+  pack<D extends DTypeName, const E extends readonly Expr<D>[]>(...lanes: E): Expr<D, E["length"] & LaneCount> {
+    const at = callerLocation();
+    const values = lanes.map((lane) => use(this.trace, lane, "a lane of pack", at));
+    return wrap(this.trace, this.trace.let({ kind: "pack", lanes: values }, at));
+  }
+
+  /** Shared memory of the block: undefined content, 16-byte aligned, the same tensor wherever in the kernel it is made. */
+  shared<N extends DTypeName, const S extends readonly [number, ...number[]]>(
+    dtype: DType<N>,
+    shape: S,
+  ): Tensor<N, S["length"], "shared"> {
+    const at = callerLocation();
+    if (!shape.every((size) => Number.isInteger(size) && size >= 1)) {
+      throw new ShapeError(
+        `Shared memory has a fixed shape of whole numbers, not [${shape.map(describe).join(", ")}]`,
+        { at },
+      );
+    }
+    const name = variableNameAt(at) ?? "s";
+    const memory: Shared = Object.freeze({
+      kind: "shared",
+      name,
+      dtype,
+      shape: Object.freeze([...shape]),
+      alignBytes: 16,
+      at,
+    });
+    this.trace.shared.push(memory);
+    return new Tensor<N, S["length"], "shared">(this.trace, this.trace.root, memory, "shared");
+  }
+
+  /**
+   * A loop: `for (const i of t.range(n)) { ... }`. Its body is traced once, with `i` standing for every iteration. What
+   * it makes can't leave it except through registers and memory.
+   */
+  range(end: Index, options?: RangeOptions): Iterable<Expr<"i32">>;
+  range(start: Index, end: Index, options?: RangeOptions): Iterable<Expr<"i32">>;
+  range(first: Index, second?: Index | RangeOptions, third?: RangeOptions): Iterable<Expr<"i32">> {
+    const at = callerLocation();
+    const { trace } = this;
+    const single = second === undefined || isOptions(second);
+    const [start, end] = single ? [0, first] : [first, second];
+    const { step = 1, unroll = false } = (single ? second : third) ?? {};
+    if (!Number.isInteger(step) || step < 1) {
+      throw new ShapeError(`The step of a loop is a positive TypeScript number, not ${describe(step)}`, { at });
+    }
+    const from = toIndex(trace, start, "range", at);
+    const to = toIndex(trace, end, "range", at);
+    if (unroll && (from.op.kind !== "const" || to.op.kind !== "const")) {
+      throw new StagingError("Only a loop whose bounds are TypeScript numbers can be unrolled", { at });
+    }
+    const induction = trace.induction(at);
+    return {
+      [Symbol.iterator](): Iterator<Expr<"i32">> {
+        const scope = trace.open(at);
+        let started = false;
+        return {
+          next() {
+            if (!started) {
+              started = true;
+              return { done: false, value: wrap(trace, induction) };
+            }
+            const body = trace.close(scope);
+            trace.emit({ kind: "for", induction, from, to, step, unroll, body, at });
+            return { done: true, value: undefined };
+          },
+          return(): never {
+            throw new StagingError("A traced loop was left by break or return", {
+              at,
+              related: [{ what: "the last line recorded in it is", at: Trace.lastLine(scope) }],
+              hint: "Its body runs once, while tracing; put what should be skipped into t.when(condition, ...)",
+            });
+          },
+        };
+      },
+    };
+  }
+
+  /** Branches on a run-time condition. Both functions are traced. */
+  when(condition: Expr<"bool"> | Reg<"bool">, then: () => void, otherwise?: () => void): void {
+    const at = callerLocation();
+    const value = toValue(this.trace, condition, { dtype: bool, lanes: 1 }, "when", at);
+    const thenBlock = this.trace.block(at, then);
+    const otherwiseBlock = otherwise ? this.trace.block(at, otherwise) : [];
+    this.trace.emit({ kind: "if", condition: value, then: thenBlock, otherwise: otherwiseBlock, at });
+  }
+
+  /** Waits for every thread of the block; what they stored to shared memory before is visible after (`__syncthreads`). */
+  barrier(): void {
+    this.trace.emit({ kind: "barrier", scope: "block", at: callerLocation() });
+  }
+
+  /** The same for the 32 threads of the warp (`__syncwarp`). */
+  warpBarrier(): void {
+    this.trace.emit({ kind: "barrier", scope: "warp", at: callerLocation() });
+  }
+
+  /** The value of lane `lane ^ mask`. */
+  shuffleXor<D extends NumericName>(x: Expr<D> | Reg<D>, mask: Index): Expr<D> {
+    return this.exchange("xor", x, mask);
+  }
+  /** The value of lane `lane - delta`; lanes below `delta` keep their own. */
+  shuffleUp<D extends NumericName>(x: Expr<D> | Reg<D>, delta: Index): Expr<D> {
+    return this.exchange("up", x, delta);
+  }
+  /** The value of lane `lane + delta`; the last `delta` lanes keep their own. */
+  shuffleDown<D extends NumericName>(x: Expr<D> | Reg<D>, delta: Index): Expr<D> {
+    return this.exchange("down", x, delta);
+  }
+  /** The value of lane `source` modulo 32. */
+  shuffle<D extends NumericName>(x: Expr<D> | Reg<D>, source: Index): Expr<D> {
+    return this.exchange("index", x, source);
+  }
+
+  /** Sum over the warp, the same in every lane: a butterfly over distances 16, 8, 4, 2, 1. */
+  warpSum<D extends NumericName>(x: Expr<D> | Reg<D>): Expr<D> {
+    return this.reduce("add", x);
+  }
+  warpMin<D extends NumericName>(x: Expr<D> | Reg<D>): Expr<D> {
+    return this.reduce("min", x);
+  }
+  warpMax<D extends NumericName>(x: Expr<D> | Reg<D>): Expr<D> {
+    return this.reduce("max", x);
+  }
+  /** Whether any lane's condition is true. */
+  warpAny(x: Expr<"bool"> | Reg<"bool">): Expr<"bool"> {
+    return this.reduce("or", x);
+  }
+  /** Whether every lane's condition is true. */
+  warpAll(x: Expr<"bool"> | Reg<"bool">): Expr<"bool"> {
+    return this.reduce("and", x);
+  }
+
+  /** Lets about this many nanoseconds pass (`__nanosleep`); nothing in WGSL. For tests of ordering. */
+  sleep(nanoseconds: number): void {
+    const at = callerLocation();
+    if (!Number.isInteger(nanoseconds) || nanoseconds < 0 || nanoseconds > 1_000_000) {
+      throw new ShapeError(`sleep takes 0 to 1,000,000 whole nanoseconds, not ${describe(nanoseconds)}`, { at });
+    }
+    this.trace.emit({ kind: "sleep", nanoseconds, at });
+  }
+
+  private exchange<D extends DTypeName>(mode: ShuffleMode, x: Expr<D> | Reg<D>, by: Index): Expr<D> {
+    const at = callerLocation();
+    const a = use(this.trace, x, "the operand of a shuffle", at);
+    return wrap(
+      this.trace,
+      this.trace.let({ kind: "shuffle", mode, a, by: toIndex(this.trace, by, "shuffle", at) }, at),
+    );
+  }
+
+  private reduce<D extends DTypeName>(fn: ReduceFn, x: Expr<D> | Reg<D>): Expr<D> {
+    const at = callerLocation();
+    const a = use(this.trace, x, "the operand of a warp reduction", at);
+    return wrap(this.trace, this.trace.let({ kind: "reduce", fn, a }, at));
+  }
+}
+
+function isOptions(value: Index | RangeOptions): value is RangeOptions {
+  return typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype;
+}

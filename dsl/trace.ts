@@ -1,0 +1,219 @@
+/**
+ * Tracing: while an author's function runs, this records what its Exprs do as IR statements.
+ *
+ * A Trace is a stack of open blocks. A value belongs to the block that was innermost when it was made and may be used
+ * while that block is open; afterwards its line in the generated code would be out of scope.
+ */
+import { type DType, f32, i32 } from "./dtype.ts";
+import { DTypeError, ScopeError, StagingError, UnsupportedError } from "./errors.ts";
+import { foldBinary } from "./fold.ts";
+import type { Block, Leaf, Op, Shared, Stmt, Type, Value } from "./ir.ts";
+import { decode, encode } from "./numerics.ts";
+import { type Dim, multipleOf, type Size, type SizeOp } from "./size.ts";
+import { callerLocation, type Location, variableNameAt } from "./source.ts";
+import { resultType } from "./typing.ts";
+
+/** A block being recorded. */
+export interface Scope {
+  readonly stmts: Stmt[];
+  readonly at: Location;
+  open: boolean;
+}
+
+/** Anything of the author's that stands for recorded IR: Expr, Reg, tensor. */
+export interface Traced {
+  readonly trace: Trace;
+  readonly scope: Scope;
+  readonly at: Location;
+}
+
+/** More statements than any kernel needs: a `while (expr)` never ends and would otherwise eat all memory. */
+const maxStatements = 1_000_000;
+
+export class Trace {
+  readonly kernelName: string;
+  readonly root: Scope;
+  readonly shared: Shared[] = [];
+  readonly usedSizes = new Map<string, Size>();
+  private readonly stack: Scope[];
+  private readonly leaves = new Map<string, Value>();
+  private nextId = 0;
+  private statements = 0;
+
+  constructor(kernelName: string, at: Location) {
+    this.kernelName = kernelName;
+    this.root = { stmts: [], at, open: true };
+    this.stack = [this.root];
+  }
+
+  /** The innermost open block. @throws ScopeError when the kernel is already finished */
+  get current(): Scope {
+    const scope = this.stack.at(-1);
+    if (!scope) {
+      throw new ScopeError(`The kernel ${this.kernelName} is finished; nothing can be added to it`, {
+        at: callerLocation(),
+        hint: "Build the whole kernel inside the function given to kernel(); don't keep `t` or values beyond it",
+      });
+    }
+    return scope;
+  }
+
+  emit(stmt: Stmt): void {
+    if (++this.statements > maxStatements) {
+      throw new UnsupportedError(`The kernel ${this.kernelName} has more than ${maxStatements} statements`, {
+        at: stmt.at,
+        hint: "A JavaScript while on a run-time value never ends; for loops use t.range(...)",
+      });
+    }
+    this.current.stmts.push(Object.freeze(stmt));
+  }
+
+  /** Records one operation and returns its value; folds integer constants. @throws DTypeError */
+  let(op: Exclude<Op, Leaf>, at: Location): Value {
+    const type = resultType(op, at);
+    if (op.kind === "binary") {
+      const folded = foldBinary(op.fn, op.a, op.b, (dtype, value) => this.constant(dtype, value, at));
+      if (folded) return folded;
+    }
+    const value = this.value(type, op, at, variableNameAt(at));
+    this.emit({ kind: "let", value, at });
+    return value;
+  }
+
+  /** @throws DTypeError when the dtype can't hold the number */
+  constant(dtype: DType, value: number, at: Location): Value {
+    const exact = representable(dtype, value, at);
+    const text = Object.is(exact, -0) ? "-0" : String(exact);
+    return this.leaf(`const ${dtype.name} ${text}`, dtype, { kind: "const", value: exact }, at);
+  }
+
+  leaf(key: string, dtype: DType, op: Leaf, at: Location): Value {
+    const known = this.leaves.get(key);
+    if (known) return known;
+    const value = this.value({ dtype, lanes: 1 }, op, at, undefined);
+    this.leaves.set(key, value);
+    return value;
+  }
+
+  /** A dimension as an i32 value; arithmetic on sizes becomes IR. */
+  dim(dim: Dim, at: Location): Value {
+    if (typeof dim === "number") return this.constant(i32, dim, at);
+    const { term } = dim;
+    if (term.kind === "named") {
+      this.usedSizes.set(term.name, dim);
+      return this.leaf(`size ${term.name}`, i32, { kind: "size", size: dim }, at);
+    }
+    const [a, b] = [this.dim(term.a, at), this.dim(term.b, at)];
+    const round = (): Value => {
+      const less = this.let({ kind: "binary", fn: "sub", a: b, b: this.constant(i32, 1, at) }, at);
+      return this.let({ kind: "binary", fn: "add", a, b: less }, at);
+    };
+    const fn = ({ floorDiv: "div", ceilDiv: "div" } as { [K in SizeOp]?: "div" })[term.op];
+    if (!fn) return this.let({ kind: "binary", fn: term.op as "add" | "sub" | "mul" | "min" | "max", a, b }, at);
+    const exact = term.op === "floorDiv" || (typeof term.b === "number" && multipleOf(term.a) % term.b === 0);
+    return this.let({ kind: "binary", fn, a: exact ? a : round(), b }, at);
+  }
+
+  induction(at: Location): Value {
+    return this.value({ dtype: i32, lanes: 1 }, { kind: "induction" }, at, variableNameAt(at));
+  }
+
+  /** Opens a block; the caller closes it. */
+  open(at: Location): Scope {
+    const scope: Scope = { stmts: [], at, open: true };
+    this.stack.push(scope);
+    return scope;
+  }
+
+  /** Closes the innermost block and returns what it recorded. */
+  close(scope: Scope): Block {
+    if (this.stack.at(-1) !== scope) {
+      throw new StagingError("A traced block was left before the blocks inside it ended", {
+        at: scope.at,
+        hint: "Don't leave a traced loop or branch by break, return or an iterator of your own",
+      });
+    }
+    this.stack.pop();
+    scope.open = false;
+    return Object.freeze(scope.stmts);
+  }
+
+  /** Records a block by running a function. */
+  block(at: Location, body: () => unknown): Block {
+    const scope = this.open(at);
+    rejectAsync(body(), at);
+    return this.close(scope);
+  }
+
+  /** The last line recorded in a block, for error messages. */
+  static lastLine(scope: Scope): Location {
+    return scope.stmts.at(-1)?.at ?? scope.at;
+  }
+
+  /** Checks that something may be used here. @throws ScopeError */
+  checkScope(what: string, traced: Traced): void {
+    const at = (): Location => callerLocation();
+    if (traced.trace !== this) {
+      throw new ScopeError(`${what} belongs to the kernel ${traced.trace.kernelName}, not to ${this.kernelName}`, {
+        at: at(),
+        related: [{ what: "it was made", at: traced.at }],
+        hint: "Each kernel makes its own values; pass numbers between kernels, or write the function inside",
+      });
+    }
+    if (!traced.scope.open) {
+      throw new ScopeError(`${what} is used outside the loop or branch that made it`, {
+        at: at(),
+        related: [
+          { what: "it was made", at: traced.at },
+          { what: "inside the block that began", at: traced.scope.at },
+        ],
+        hint: "Carry values out in a register: const r = t.reg(f32, 0) before the block, r.set(x) inside, r after it",
+      });
+    }
+  }
+
+  private value(type: Type, op: Op, at: Location, name: string | undefined): Value {
+    return Object.freeze({ id: this.nextId++, type, op: Object.freeze(op), at, name });
+  }
+}
+
+/** An async function would run its rest after tracing has ended. @throws StagingError */
+export function rejectAsync(result: unknown, at: Location): void {
+  if (result instanceof Promise) {
+    result.catch(() => undefined);
+    throw new StagingError("A traced function can't be async: what follows its first await would not be recorded", {
+      at,
+      hint: "Do asynchronous work before calling kernel()",
+    });
+  }
+}
+
+/** The number as the dtype holds it. @throws DTypeError */
+function representable(dtype: DType, value: number, at: Location): number {
+  if (typeof value !== "number") {
+    throw new StagingError(`${describe(value)} stands where a number or a run-time value is needed`, { at });
+  }
+  if (dtype === f32) return Math.fround(value);
+  if (dtype.kind === "float") return decode(dtype, encode(dtype, value, dtype.bytes === 1 ? "satfinite" : "nosat"));
+  const ranges: { readonly [name: string]: readonly [number, number] } = {
+    i32: [-(2 ** 31), 2 ** 31 - 1],
+    u32: [0, 2 ** 32 - 1],
+    i8: [-128, 127],
+    u8: [0, 255],
+    bool: [0, 1],
+  };
+  const [low, high] = ranges[dtype.name] ?? [0, 0];
+  if (!Number.isInteger(value) || value < low || value > high) {
+    throw new DTypeError(`${value} is not ${dtype === i32 ? "an" : "a"} ${dtype.name}`, {
+      at,
+      hint: `Whole numbers from ${low} to ${high}; for fractions convert the other side with .to(f32)`,
+    });
+  }
+  return value === 0 ? 0 : value;
+}
+
+/** For messages: what a JavaScript value is. */
+export function describe(value: unknown): string {
+  if (value === null || typeof value !== "object") return typeof value === "string" ? `"${value}"` : String(value);
+  return `a ${value.constructor?.name ?? "value"}`;
+}

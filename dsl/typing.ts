@@ -1,0 +1,197 @@
+/** Typing rules: the type of each operation's result, or why it has none. Tracing and the verifier both ask here. */
+import { bool, type DType, f32, i32 } from "./dtype.ts";
+import { DTypeError } from "./errors.ts";
+import { type BinaryFn, formatType, type Leaf, type Op, sameType, type Type, type UnaryFn, type Value } from "./ir.ts";
+import type { Location } from "./source.ts";
+
+const numeric = ["f32", "i32", "u32"];
+const integer = ["i32", "u32"];
+const bits = ["i32", "u32", "bool"];
+const float = ["f32"];
+
+const unaryDTypes: { readonly [F in UnaryFn]: readonly string[] } = {
+  neg: ["f32", "i32"],
+  abs: ["f32", "i32"],
+  not: bits,
+  exp: float,
+  log: float,
+  sqrt: float,
+  rsqrt: float,
+  tanh: float,
+  floor: float,
+  ceil: float,
+  popcount: integer,
+  clz: integer,
+};
+
+const binaryDTypes: { readonly [F in BinaryFn]: readonly string[] } = {
+  add: numeric,
+  sub: numeric,
+  mul: numeric,
+  div: numeric,
+  rem: integer,
+  min: numeric,
+  max: numeric,
+  and: bits,
+  or: bits,
+  xor: bits,
+  shl: integer,
+  shr: integer,
+  eq: [...numeric, "bool"],
+  ne: [...numeric, "bool"],
+  lt: numeric,
+  le: numeric,
+  gt: numeric,
+  ge: numeric,
+};
+
+const comparisons: readonly string[] = ["eq", "ne", "lt", "le", "gt", "ge"];
+export const isComparison = (fn: BinaryFn): boolean => comparisons.includes(fn);
+
+/** @throws DTypeError that names the operation, its operands' types and the lines they come from */
+export function resultType(op: Exclude<Op, Leaf>, at: Location): Type {
+  switch (op.kind) {
+    case "unary":
+      requireDType(op.fn, op.a, unaryDTypes[op.fn], at);
+      return op.a.type;
+    case "binary":
+      requireDType(op.fn, op.a, binaryDTypes[op.fn], at);
+      requireSame(op.fn, op.a, op.b, at);
+      return isComparison(op.fn) ? { dtype: bool, lanes: op.a.type.lanes } : op.a.type;
+    case "fma":
+      requireDType("fma", op.a, float, at);
+      requireSame("fma", op.a, op.b, at);
+      requireSame("fma", op.a, op.c, at);
+      return op.a.type;
+    case "select": {
+      requireDType("select", op.condition, ["bool"], at);
+      requireSame("select", op.yes, op.no, at);
+      const { lanes } = op.condition.type;
+      if (lanes !== 1 && lanes !== op.yes.type.lanes) mismatch("select", op.condition, op.yes, at);
+      return op.yes.type;
+    }
+    case "convert":
+      if (!convertible(op.a.type.dtype, op.to)) {
+        throw new DTypeError(`There is no conversion from ${op.a.type.dtype.name} to ${op.to.name} in one step`, {
+          at,
+          hint: "Go through f32: x.to(f32).to(...)",
+        });
+      }
+      return { dtype: op.to, lanes: op.a.type.lanes };
+    case "bitcast":
+      if (op.a.type.dtype.bytes !== op.to.bytes || op.to === bool || op.a.type.dtype === bool) {
+        throw new DTypeError(`Can't reinterpret ${op.a.type.dtype.name} as ${op.to.name}: they differ in size`, { at });
+      }
+      return { dtype: op.to, lanes: op.a.type.lanes };
+    case "pack": {
+      const [first] = op.lanes;
+      const lanes = op.lanes.length;
+      if (!first || (lanes !== 2 && lanes !== 4 && lanes !== 8 && lanes !== 16)) {
+        throw new DTypeError(`A vector has 2, 4, 8 or 16 lanes, not ${lanes}`, { at });
+      }
+      for (const lane of op.lanes) requireSame("pack", first, lane, at);
+      requireScalar("pack", first, at);
+      return { dtype: first.type.dtype, lanes };
+    }
+    case "extract":
+      if (!(Number.isInteger(op.lane) && op.lane >= 0 && op.lane < op.a.type.lanes)) {
+        throw new DTypeError(`${formatType(op.a.type)} has no lane ${op.lane}`, { at });
+      }
+      return { dtype: op.a.type.dtype, lanes: 1 };
+    case "dot": {
+      if (op.a.type.dtype.kind !== "float" || op.b.type.dtype.kind !== "float") mismatch("dot", op.a, op.b, at);
+      if (op.a.type.lanes !== op.b.type.lanes) mismatch("dot", op.a, op.b, at);
+      requireDType("dot", op.c, float, at);
+      requireScalar("dot", op.c, at);
+      return op.c.type;
+    }
+    case "read":
+      requireIndex(op.index ? [op.index] : [], op.register.length === undefined ? 0 : 1, op.register.name, at);
+      return op.register.type;
+    case "load":
+      requireIndex(op.index, op.memory.shape.length, op.memory.name, at);
+      if (op.guard) {
+        requireDType("load", op.guard, ["bool"], at);
+        requireScalar("load", op.guard, at);
+      }
+      return { dtype: op.memory.dtype, lanes: op.lanes };
+    case "shuffle":
+      requireDType("shuffle", op.a, numeric, at);
+      requireScalar("shuffle", op.a, at);
+      requireIndex([op.by], 1, "shuffle", at);
+      return op.a.type;
+    case "reduce":
+      requireDType(`warp ${op.fn}`, op.a, op.fn === "and" || op.fn === "or" ? bits : numeric, at);
+      requireScalar(`warp ${op.fn}`, op.a, at);
+      return op.a.type;
+    case "atomic": {
+      requireIndex(op.index, op.memory.shape.length, op.memory.name, at);
+      const allowed = op.fn === "add" || op.fn === "exchange" ? numeric : integer;
+      requireDType(`atomic ${op.fn}`, op.a, allowed, at);
+      requireScalar(`atomic ${op.fn}`, op.a, at);
+      if (op.a.type.dtype !== op.memory.dtype) {
+        throw new DTypeError(
+          `atomic ${op.fn} of ${formatType(op.a.type)} on ${op.memory.name}, which holds ${op.memory.dtype.name}`,
+          { at },
+        );
+      }
+      if (op.compare) requireSame(`atomic ${op.fn}`, op.a, op.compare, at);
+      return op.a.type;
+    }
+  }
+}
+
+/** Whether IR `convert` exists: always with f32, i32 or u32 on one side. */
+export function convertible(from: DType, to: DType): boolean {
+  if (from === to) return false;
+  if (from === f32 || to === f32) return true;
+  const wide = integer.includes(from.name) || integer.includes(to.name);
+  return wide && from.kind !== "float" && to.kind !== "float";
+}
+
+function requireDType(what: string, value: Value, allowed: readonly string[], at: Location): void {
+  if (allowed.includes(value.type.dtype.name)) return;
+  const narrow = value.type.dtype.kind === "float" && value.type.dtype !== f32;
+  throw new DTypeError(`${what} doesn't take ${formatType(value.type)}, only ${allowed.join(", ")}`, {
+    at,
+    related: [{ what: "the operand was made", at: value.at }],
+    hint: narrow ? `${value.type.dtype.name} is for storage: write .to(f32) first` : undefined,
+  });
+}
+
+function requireScalar(what: string, value: Value, at: Location): void {
+  if (value.type.lanes === 1) return;
+  throw new DTypeError(`${what} takes one element, not ${formatType(value.type)}`, {
+    at,
+    related: [{ what: "the operand was made", at: value.at }],
+    hint: "Take its lanes with .lane(i)",
+  });
+}
+
+function requireSame(what: string, a: Value, b: Value, at: Location): void {
+  if (!sameType(a.type, b.type)) mismatch(what, a, b, at);
+}
+
+function mismatch(what: string, a: Value, b: Value, at: Location): never {
+  throw new DTypeError(`${what} of ${formatType(a.type)} and ${formatType(b.type)}`, {
+    at,
+    related: [
+      { what: `${formatType(a.type)} was made`, at: a.at },
+      { what: `${formatType(b.type)} was made`, at: b.at },
+    ],
+    hint: "Convert one side with .to(...), which says what rounding costs",
+  });
+}
+
+function requireIndex(index: readonly Value[], rank: number, name: string, at: Location): void {
+  if (index.length !== rank) throw new DTypeError(`${name} takes ${rank} indices, not ${index.length}`, { at });
+  for (const value of index) {
+    if (value.type.dtype !== i32 || value.type.lanes !== 1) {
+      throw new DTypeError(`An index of ${name} is ${formatType(value.type)}; indices are i32`, {
+        at,
+        related: [{ what: "the index was made", at: value.at }],
+        hint: "Write .to(i32)",
+      });
+    }
+  }
+}

@@ -1,0 +1,263 @@
+/**
+ * The verifier: runs over every kernel after tracing, and over hand-built IR. What it accepts, backends may rely on.
+ *
+ *   structure   values are defined before their uses, in an enclosing block; types follow the typing rules
+ *   roles       nothing stores to frozen or input tensors, nothing loads from output tensors
+ *   PDL         one wait, at top level; before it no access to a dependent tensor and no global store
+ *   divergence  barriers under block-uniform control flow, warp-wide operations under warp-uniform
+ *   accesses    vector alignment is proved; nothing is certainly out of bounds
+ */
+import { bool, i32 } from "../dtype.ts";
+import { DivergenceError, PdlError, ShapeError, VerifyError } from "../errors.ts";
+import {
+  type Block,
+  formatType,
+  isLeaf,
+  type KernelIR,
+  type Memory,
+  type Register,
+  sameType,
+  type Stmt,
+  stmtOperands,
+  type Value,
+} from "../ir.ts";
+import type { Location } from "../source.ts";
+import { resultType } from "../typing.ts";
+import { type Access, checkAlignment, checkBounds } from "./access.ts";
+import { FactsAnalysis } from "./facts.ts";
+import { Uniformity, UniformityAnalysis } from "./uniformity.ts";
+
+/** @throws TegulaError of the class that fits the first mistake found */
+export function verify(ir: KernelIR): void {
+  checkStructure(ir);
+  checkPdl(ir);
+  checkDivergence(ir);
+  checkAccesses(ir);
+}
+
+function checkStructure(ir: KernelIR): void {
+  const memories = new Set<Memory>([...ir.tensors, ...ir.shared]);
+  const visit = (block: Block, values: ReadonlySet<Value>, registers: ReadonlySet<Register>): void => {
+    const [defined, declared] = [new Set(values), new Set(registers)];
+    const fail = (what: string, at: Location): never => {
+      throw new VerifyError(`${what}, in the IR of ${ir.name}`, { at });
+    };
+    const needRegister = (register: Register, at: Location): void => {
+      if (!declared.has(register)) fail(`The register ${register.name} is used where it is not declared`, at);
+    };
+    const needType = (
+      value: Value,
+      type: { readonly dtype: Value["type"]["dtype"]; readonly lanes: number },
+      at: Location,
+    ): void => {
+      if (value.type.dtype !== type.dtype || value.type.lanes !== type.lanes) {
+        fail(`${formatType(value.type)} stands where ${type.dtype.name}x${type.lanes} is needed`, at);
+      }
+    };
+    for (const stmt of block) {
+      for (const value of stmtOperands(stmt)) {
+        const free = isLeaf(value) && value.op.kind !== "induction";
+        if (!free && !defined.has(value)) fail("A value is used where it is not defined", stmt.at);
+      }
+      switch (stmt.kind) {
+        case "let": {
+          const { op, type } = stmt.value;
+          if (isLeaf(stmt.value)) return fail("A leaf has a let", stmt.at);
+          if (
+            !sameType(
+              resultType(op as Exclude<typeof op, { kind: "const" | "size" | "scalar" | "id" | "induction" }>, stmt.at),
+              type,
+            )
+          ) {
+            fail(`A value of ${op.kind} has the wrong type ${formatType(type)}`, stmt.at);
+          }
+          if (op.kind === "read") needRegister(op.register, stmt.at);
+          if ((op.kind === "load" || op.kind === "atomic") && !memories.has(op.memory)) fail("Unknown memory", stmt.at);
+          defined.add(stmt.value);
+          break;
+        }
+        case "declare":
+          if (stmt.init) needType(stmt.init, stmt.register.type, stmt.at);
+          declared.add(stmt.register);
+          break;
+        case "write":
+          needRegister(stmt.register, stmt.at);
+          needType(stmt.value, stmt.register.type, stmt.at);
+          if ((stmt.index === undefined) !== (stmt.register.length === undefined))
+            fail("A register array needs an index", stmt.at);
+          break;
+        case "store":
+          if (!memories.has(stmt.memory)) fail("Unknown memory", stmt.at);
+          needType(stmt.value, { dtype: stmt.memory.dtype, lanes: stmt.value.type.lanes }, stmt.at);
+          if (stmt.index.length !== stmt.memory.shape.length) fail("A store has the wrong number of indices", stmt.at);
+          for (const index of stmt.index) needType(index, { dtype: i32, lanes: 1 }, stmt.at);
+          break;
+        case "for":
+          needType(stmt.from, { dtype: i32, lanes: 1 }, stmt.at);
+          needType(stmt.to, { dtype: i32, lanes: 1 }, stmt.at);
+          if (!Number.isInteger(stmt.step) || stmt.step < 1) fail("A loop's step must be at least 1", stmt.at);
+          visit(stmt.body, new Set([...defined, stmt.induction]), declared);
+          break;
+        case "if":
+          needType(stmt.condition, { dtype: bool, lanes: 1 }, stmt.at);
+          visit(stmt.then, defined, declared);
+          visit(stmt.otherwise, defined, declared);
+          break;
+        case "barrier":
+        case "pdlWait":
+        case "pdlLaunch":
+        case "sleep":
+          break;
+      }
+    }
+  };
+  visit(ir.body, new Set(), new Set());
+}
+
+/** CUDA C++ Programming Guide, "Programmatic Dependent Launch": the wait covers only the kernels right before this one. */
+function checkPdl(ir: KernelIR): void {
+  const waits = ir.body.filter((stmt) => stmt.kind === "pdlWait");
+  const [wait, second] = waits;
+  if (!wait) {
+    throw new PdlError(`The kernel ${ir.name} never waits for the kernel before it`, {
+      at: ir.at,
+      hint: "Call t.pdl.wait() once, in every kernel: without it the kernel after this one is not ordered after the one before",
+    });
+  }
+  if (second)
+    throw new PdlError("A kernel waits once", { at: second.at, related: [{ what: "the first wait is", at: wait.at }] });
+
+  let waited = false;
+  const early = (what: string, at: Location): never => {
+    throw new PdlError(`${what} before the wait`, {
+      at,
+      related: [{ what: "the wait is", at: wait.at }],
+      hint: "The kernel before may still be running: only frozen tensors may be read, and nothing global written, until t.pdl.wait()",
+    });
+  };
+  const visit = (block: Block, top: boolean): void => {
+    for (const stmt of block) {
+      if (stmt.kind === "pdlWait") {
+        if (!top)
+          throw new PdlError("The wait stands inside a loop or branch, where some threads might not come", {
+            at: stmt.at,
+          });
+        waited = true;
+      }
+      for (const { memory, writes, at } of touches(stmt)) {
+        if (memory.kind !== "tensor") continue;
+        if (writes && (memory.role === "frozen" || memory.role === "input")) {
+          throw new PdlError(`A store to ${memory.name}, which is ${memory.role}`, {
+            at,
+            related: [{ what: "it was declared", at: memory.at }],
+            hint: "Declare it as output or inout",
+          });
+        }
+        if (!waited && writes) early(`A store to ${memory.name}`, at);
+        if (!waited && memory.role !== "frozen") early(`A load of ${memory.name}, which is ${memory.role},`, at);
+      }
+      if (stmt.kind === "for") visit(stmt.body, false);
+      if (stmt.kind === "if") {
+        visit(stmt.then, false);
+        visit(stmt.otherwise, false);
+      }
+    }
+  };
+  visit(ir.body, true);
+}
+
+function touches(stmt: Stmt): readonly { readonly memory: Memory; readonly writes: boolean; readonly at: Location }[] {
+  if (stmt.kind === "store") return [{ memory: stmt.memory, writes: true, at: stmt.at }];
+  if (stmt.kind !== "let") return [];
+  const { op } = stmt.value;
+  if (op.kind === "load") return [{ memory: op.memory, writes: false, at: stmt.at }];
+  return op.kind === "atomic" ? [{ memory: op.memory, writes: true, at: stmt.at }] : [];
+}
+
+function checkDivergence(ir: KernelIR): void {
+  const uniformity = new UniformityAnalysis(ir);
+  const visit = (block: Block, reasons: readonly { readonly value: Value; readonly at: Location }[]): void => {
+    const require = (what: string, level: 0 | 1, at: Location): void => {
+      const culprit = reasons.find(({ value }) => uniformity.of(value) > level);
+      if (!culprit) return;
+      const over = level === Uniformity.block ? "block" : "warp";
+      throw new DivergenceError(`${what} stands where not all threads of the ${over} may come`, {
+        at,
+        related: [
+          { what: "the branch or loop around it is", at: culprit.at },
+          { what: "what decides it was made", at: culprit.value.at },
+        ],
+        hint: `Move it out, or branch on something that is the same in the whole ${over}`,
+      });
+    };
+    for (const stmt of block) {
+      if (stmt.kind === "barrier") {
+        const whole = stmt.scope === "block";
+        require(whole ? "A block barrier" : "A warp barrier", whole ? Uniformity.block : Uniformity.warp, stmt.at);
+      } else if (stmt.kind === "let" && (stmt.value.op.kind === "shuffle" || stmt.value.op.kind === "reduce")) {
+        require(stmt.value.op.kind === "shuffle" ? "A shuffle" : "A warp reduction", Uniformity.warp, stmt.at);
+      } else if (stmt.kind === "for") {
+        visit(stmt.body, [...reasons, { value: stmt.from, at: stmt.at }, { value: stmt.to, at: stmt.at }]);
+      } else if (stmt.kind === "if") {
+        const inner = [...reasons, { value: stmt.condition, at: stmt.at }];
+        visit(stmt.then, inner);
+        visit(stmt.otherwise, inner);
+      }
+    }
+  };
+  visit(ir.body, []);
+}
+
+function checkAccesses(ir: KernelIR): void {
+  const facts = new FactsAnalysis(ir);
+  const sharedBytes = ir.shared.reduce(
+    (sum, { shape, dtype }) => sum + Math.ceil(shape.reduce((a, b) => a * b, dtype.bytes) / 16) * 16,
+    0,
+  );
+  const [first] = ir.shared;
+  if (first && sharedBytes > 227 * 1024) {
+    throw new ShapeError(
+      `The kernel ${ir.name} uses ${sharedBytes} bytes of shared memory; a block has at most ${227 * 1024}`,
+      { at: first.at },
+    );
+  }
+  const check = (access: Access): void => {
+    checkAlignment(access, facts);
+    checkBounds(access, facts);
+  };
+  const visit = (block: Block, certain: boolean): void => {
+    for (const stmt of block) {
+      if (stmt.kind === "let") {
+        const { op, type, at } = stmt.value;
+        if (op.kind === "load") check({ memory: op.memory, index: op.index, type, certain: certain && !op.guard, at });
+        if (op.kind === "atomic") check({ memory: op.memory, index: op.index, type, certain, at });
+        if (op.kind === "read" && op.index) checkRegisterIndex(op.register, op.index, certain, facts, at);
+      } else if (stmt.kind === "write" && stmt.index) {
+        checkRegisterIndex(stmt.register, stmt.index, certain, facts, stmt.at);
+      } else if (stmt.kind === "store") {
+        check({ memory: stmt.memory, index: stmt.index, type: stmt.value.type, certain, at: stmt.at });
+      } else if (stmt.kind === "for") {
+        const [from, to] = [facts.of(stmt.from), facts.of(stmt.to)];
+        // A loop that never runs accesses nothing.
+        if (to.max > from.min) visit(stmt.body, certain && to.min > from.max);
+      } else if (stmt.kind === "if") {
+        visit(stmt.then, false);
+        visit(stmt.otherwise, false);
+      }
+    }
+  };
+  visit(ir.body, true);
+}
+
+/** Indices of register arrays obey the same rule as those of memory. */
+function checkRegisterIndex(
+  register: Register,
+  index: Value,
+  certain: boolean,
+  facts: FactsAnalysis,
+  at: Location,
+): void {
+  const { name, length = 1, type } = register;
+  const memory: Memory = { kind: "shared", name, dtype: type.dtype, shape: [length], alignBytes: 16, at: register.at };
+  checkBounds({ memory, index: [index], type: { dtype: type.dtype, lanes: 1 }, certain, at }, facts);
+}
