@@ -18,7 +18,7 @@ import {
   type Expr,
   f32,
   frozen,
-  HostTensor,
+  type HostTensor,
   input,
   kernel,
   output,
@@ -43,20 +43,28 @@ export interface LlGemmDotConfig<Out extends OutName = OutName> {
   readonly prefetch?: number;
 }
 
-/** What the kernel computes, in float64 from exactly decoded inputs. `scale` multiplies every element. */
-export function gemmReference(x: HostTensor, w: HostTensor, scale = 1): Float64Array {
+/**
+ * What the kernel computes, in float64 from exactly decoded inputs: y, and for the error bound the same sums of absolute
+ * values. `scale` multiplies every element.
+ */
+export function gemmReference(x: HostTensor, w: HostTensor, scale = 1) {
   const [M = 0, K = 0] = x.shape;
   const [N = 0] = w.shape;
   const [xs, ws] = [x.values(), w.values()];
-  const y = new Float64Array(M * N);
+  const [y, magnitudes] = [new Float64Array(M * N), new Float64Array(M * N)];
   for (let m = 0; m < M; m++) {
     for (let n = 0; n < N; n++) {
-      let sum = 0;
-      for (let k = 0; k < K; k++) sum += (xs[m * K + k] ?? 0) * (ws[n * K + k] ?? 0);
+      let [sum, magnitude] = [0, 0];
+      for (let k = 0; k < K; k++) {
+        const product = (xs[m * K + k] ?? 0) * (ws[n * K + k] ?? 0);
+        sum += product;
+        magnitude += Math.abs(product);
+      }
       y[m * N + n] = sum * scale;
+      magnitudes[m * N + n] = magnitude * Math.abs(scale);
     }
   }
-  return y;
+  return { y, magnitudes };
 }
 
 /** bf16 weights and tokens. */

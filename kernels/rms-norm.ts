@@ -13,7 +13,7 @@ import {
   type Dim,
   f32,
   frozen,
-  HostTensor,
+  type HostTensor,
   inout,
   input,
   kernel,

@@ -18,6 +18,7 @@ import { type Dim, maxOf } from "../../dsl/size.ts";
 import type { Location } from "../../dsl/source.ts";
 import { FactsAnalysis } from "../../dsl/verify/facts.ts";
 import { type InlinePlan, planInlining } from "../lowering/inline.ts";
+import { type LaneWise, laneWiseOperands } from "../lowering/lane-wise.ts";
 import { Names } from "../lowering/names.ts";
 import { atom, call, infix, Lines, term, type Text } from "../lowering/text.ts";
 import { binary, bitcast, constant, convert, noProof, type Proof, unary } from "./operations.ts";
@@ -377,23 +378,6 @@ class CudaEmitter {
   private register(register: Register, index: Value | undefined): string {
     const name = this.objectNames.get(register) ?? "";
     return index ? `${name}[${this.text(index).code}]` : name;
-  }
-}
-
-type LaneWise = Extract<Op, { readonly kind: "unary" | "binary" | "fma" | "select" | "convert" | "bitcast" }>;
-
-function laneWiseOperands(op: LaneWise): readonly Value[] {
-  switch (op.kind) {
-    case "unary":
-    case "convert":
-    case "bitcast":
-      return [op.a];
-    case "binary":
-      return [op.a, op.b];
-    case "fma":
-      return [op.a, op.b, op.c];
-    case "select":
-      return [op.condition, op.yes, op.no];
   }
 }
 

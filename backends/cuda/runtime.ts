@@ -83,8 +83,8 @@ export class CudaBackend implements Backend, AsyncDisposable {
     }
   }
 
-  /** Compiles once per kernel object. Blocks the thread while the compiler works. */
-  async compile<P extends Params>(kernel: Kernel<P>): Promise<CudaExecutable<P>> {
+  /** Compiles once per kernel object; `compiler` is e.g. "NVRTC 13.0". Blocks the thread while the compiler works. */
+  async compile<P extends Params>(kernel: Kernel<P>): Promise<Executable<P> & { readonly compiler: string }> {
     this.#assertLive();
     const known = this.#executables.get(kernel);
     if (known) return known as CudaExecutable<P>;
@@ -151,6 +151,7 @@ export class CudaBackend implements Backend, AsyncDisposable {
   async dispose(): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#stream.finish(); // before memory and code go away under a running kernel
     for (const storage of [...this.#storages]) storage.free();
     for (const executable of this.#executables.values()) executable.unload();
     this.#stream.close();

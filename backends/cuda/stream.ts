@@ -100,10 +100,8 @@ export class Stream implements Launcher {
     }
   }
 
-  /** Waits, and gives the stream back. What still waits in `drain` or `time` rejects with DisposedError. */
+  /** Gives the stream back, after `finish`. What still waits in `drain` or `time` rejects with DisposedError. */
   close(): void {
-    if (this.#closed) return;
-    this.finish();
     this.#closed = true;
     for (const event of this.#events) this.#destroy(event);
     this.#context.release((api) => api.cuStreamDestroy(this.#handle));

@@ -3,6 +3,7 @@
  * Finds a device for Dawn with core features and default limits: a GPU, else lavapipe, else SwiftShader out of an npm package.
  * Linux needs no installed Vulkan loader; macOS and Windows bring Metal and Direct3D.
  */
+import { isMainThread } from "node:worker_threads";
 import { ArgumentError, NotFoundError } from "../../dsl/errors.ts";
 import { defaultRoots, unpackSwiftShader } from "./swiftshader.ts";
 import { driverPlaces, findDrivers, loadVulkan, messageOf, withDrivers } from "./vulkan.ts";
@@ -96,7 +97,10 @@ async function openInstance(key: string, kind: DeviceKind): Promise<FoundDevice>
     pinned.instances.set(key, gpu);
   }
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (adapter === null) throw new Error(`Dawn finds no usable adapter${key && ` through ${key}`}`);
+  if (adapter === null) {
+    const worker = isMainThread ? "" : "; in a worker thread VK_DRIVER_FILES must be set before Node starts";
+    throw new Error(`Dawn finds no usable adapter${key && ` through ${key}`}${worker}`);
+  }
   const found = kindOf(adapter.info);
   if (found !== kind) throw new Error(`the adapter is ${adapter.info.description || adapter.info.device}`);
   return { device: await adapter.requestDevice({ label: "tegula" }), kind, label: labelOf(adapter.info, kind) };

@@ -15,6 +15,7 @@ import { openDevice, type DeviceKind, type DeviceOptions, type FoundDevice } fro
 import { emitWgsl, type WgslModule } from "./emit.ts";
 import { messageOf, Program, type Slice } from "./program.ts";
 import { roundUp, Transfer, usage } from "./transfer.ts";
+import { waitNapping } from "./wait.ts";
 
 /**
  * Opens the WGSL backend on a GPU, else lavapipe, else SwiftShader; `device` or $TEGULA_WGSL_DEVICE accepts one of them only.
@@ -113,7 +114,7 @@ export class WgslBackend implements Backend {
   async executableFromModule<P extends Params>(kernel: Kernel<P>, module: WgslModule): Promise<Executable<P>> {
     this.#checkLive();
     try {
-      const program = await Program.compile(this.#device, kernel.name, module);
+      const program = await this.#wait(Program.compile(this.#device, kernel.name, module));
       this.#checkLive();
       return new WgslExecutable(kernel, this, program);
     } catch (error) {
@@ -156,7 +157,7 @@ export class WgslBackend implements Backend {
   async read(storage: Storage, offsetBytes: number, byteLength: number): Promise<Uint8Array<ArrayBuffer>> {
     const { buffer } = this.#own(storage, offsetBytes, byteLength);
     try {
-      const bytes = await this.#transfer.read(buffer, offsetBytes, byteLength);
+      const bytes = await this.#wait(this.#transfer.read(buffer, offsetBytes, byteLength));
       await this.#settle();
       return bytes;
     } catch (error) {
@@ -173,7 +174,7 @@ export class WgslBackend implements Backend {
   /** Waits for everything enqueued. @throws DeviceError naming the kernel whose launch failed; DisposedError */
   async synchronize(): Promise<void> {
     this.#checkLive();
-    await this.#device.queue.onSubmittedWorkDone().catch(() => undefined);
+    await this.#wait(this.#device.queue.onSubmittedWorkDone()).catch(() => undefined);
     await this.#settle();
   }
 
@@ -242,6 +243,11 @@ export class WgslBackend implements Backend {
       );
     }
     return storage;
+  }
+
+  /** Software devices compute on the cores that waiting would burn. */
+  #wait<T>(work: Promise<T>): Promise<T> {
+    return this.kind === "gpu" ? work : waitNapping(work);
   }
 
   #checkLive(): void {

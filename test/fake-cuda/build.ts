@@ -25,13 +25,13 @@ export function buildFakeCuda(): FakeCuda {
   const folder = mkdtempSync(join(tmpdir(), "tegula-fake-cuda-"));
   const make = (output: string, ...inputs: readonly string[]) => {
     const path = join(folder, output);
-    const flags = ["-shared", "-fPIC", "-O1", "-w", `-Wl,-soname,${output}`, "-o", path, ...inputs, "-ldl"];
-    execFileSync(cCompiler ?? "cc", flags);
+    execFileSync(cCompiler ?? "cc", ["-shared", "-fPIC", "-O1", "-w", "-o", path, ...inputs, "-ldl"]);
     return path;
   };
   const cudaPath = make("libcuda.so.1", join(import.meta.dirname, "libcuda.c"));
   const nvrtcPath = make("libnvrtc.so.13", join(import.meta.dirname, "libnvrtc.c"));
-  make("libnvrtc-builtins.so.13.0", "-x", "c", "/dev/null");
+  const builtins = "libnvrtc-builtins.so.13.0"; // looked up by the name that the linker writes into it
+  make(builtins, `-Wl,-soname,${builtins}`, "-x", "c", "/dev/null");
   process.env["TEGULA_LIBCUDA"] = cudaPath;
   process.env["TEGULA_LIBNVRTC"] = nvrtcPath;
 

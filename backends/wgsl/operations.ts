@@ -1,0 +1,130 @@
+/** How each scalar operation of the IR reads in WGSL. Narrow floats are bit patterns in u32, i8 is i32, u8 is u32. */
+import type { DType } from "../../dsl/dtype.ts";
+import type { BinaryFn, UnaryFn } from "../../dsl/ir.ts";
+import { encode } from "../../dsl/numerics.ts";
+import { atom, call, infix, shortestF32, term, type Text } from "../lowering/text.ts";
+import type { Prelude } from "./prelude.ts";
+
+/** The WGSL type that holds one element of a dtype outside memory. */
+export function scalarType(dtype: DType): string {
+  if (dtype.name === "f32" || dtype.name === "bool") return dtype.name;
+  return dtype.kind === "signed" ? "i32" : "u32";
+}
+
+const symbols: { readonly [F in BinaryFn]?: string } = {
+  add: "+",
+  sub: "-",
+  mul: "*",
+  div: "/",
+  rem: "%",
+  and: "&",
+  or: "|",
+  xor: "^",
+  eq: "==",
+  ne: "!=",
+  lt: "<",
+  le: "<=",
+  gt: ">",
+  ge: ">=",
+};
+
+export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text): Text {
+  const isBool = dtype.name === "bool";
+  switch (fn) {
+    case "min":
+    case "max":
+      return call(fn, a, b);
+    case "shl":
+    case "shr":
+      return infix(fn === "shl" ? "<<" : ">>", a, atom(`(u32(${b.code}) & 31u)`));
+    case "and":
+      return infix(isBool ? "&&" : "&", a, b);
+    case "or":
+      return infix(isBool ? "||" : "|", a, b);
+    case "xor":
+      return infix(isBool ? "!=" : "^", a, b);
+    case "div":
+    case "rem":
+      // WGSL defines x / 0 as the IR does, but refuses a divisor that is the literal 0.
+      if (dtype.kind !== "float" && (b.code === "0" || b.code === "0u")) return fn === "div" ? a : b;
+      return infix(fn === "div" ? "/" : "%", a, b);
+    case "add":
+    case "sub":
+    case "mul":
+    case "eq":
+    case "ne":
+    case "lt":
+    case "le":
+    case "gt":
+    case "ge":
+      return infix(symbols[fn] ?? fn, a, b);
+  }
+}
+
+export function unary(fn: UnaryFn, dtype: DType, a: Text): Text {
+  switch (fn) {
+    case "neg":
+      return atom(`-${a.code.startsWith("-") ? `(${a.code})` : term(a)}`);
+    case "not":
+      return atom(`${dtype.name === "bool" ? "!" : "~"}${term(a)}`);
+    case "rsqrt":
+      return call("inverseSqrt", a);
+    case "tanh":
+      // Beyond 9.1 tanh is 1 in f32; devices that compute it from exp overflow there.
+      return call("tanh", call("clamp", a, atom("-9.1"), atom("9.1")));
+    case "popcount":
+      return call("countOneBits", a);
+    case "clz":
+      return call("countLeadingZeros", a);
+    case "abs":
+    case "exp":
+    case "log":
+    case "sqrt":
+    case "floor":
+    case "ceil":
+      return call(fn, a);
+  }
+}
+
+export function convert(from: DType, to: DType, a: Text, prelude: Prelude): Text {
+  if (to.name === "bool")
+    return infix("!=", a, atom(from.name === "f32" ? "0.0" : from.kind === "signed" ? "0" : "0u"));
+  if (from.name === "f32") {
+    if (to.name === "i32" || to.name === "u32" || to.kind === "float") return call(prelude.fromF32(to), a);
+    const [low, high] = to.name === "i8" ? ["-128", "127"] : ["0", "255"];
+    const clamped = call("clamp", call(prelude.fromF32("i32"), a), atom(low), atom(high));
+    return to.name === "i8" ? clamped : call("u32", clamped);
+  }
+  if (to.name === "f32") return from.kind === "float" ? call(prelude.toF32(from), a) : call("f32", a);
+  if (to.name === "u8") return infix("&", call("u32", a), atom("0xffu"));
+  if (to.name === "i8") return infix(">>", atom(`(${infix("<<", call("i32", a), atom("24u")).code})`), atom("24u"));
+  return call(scalarType(to), a);
+}
+
+export function bitcast(from: DType, to: DType, a: Text): Text {
+  if (to.bytes === 4) return call(`bitcast<${to.name}>`, a);
+  if (to.name === "i8") return infix(">>", atom(`(bitcast<i32>(${a.code}) << 24u)`), atom("24u"));
+  return from.name === "i8" ? infix("&", call("bitcast<u32>", a), atom("0xffu")) : a;
+}
+
+/** A literal. `value` is what the dtype holds. */
+export function constant(dtype: DType, value: number, prelude: Prelude): Text {
+  switch (dtype.name) {
+    case "f32":
+      // WGSL has no literal for these, and refuses constant expressions that make them.
+      if (!Number.isFinite(value))
+        return atom(`${prelude.f32FromBits()}(0x${encode(dtype, value, "nosat").toString(16)}u)`);
+      return atom(value < 0 || Object.is(value, -0) ? `(${shortestF32(value)})` : shortestF32(value));
+    case "i32":
+    case "i8":
+      if (value === -(2 ** 31)) return atom("i32(-2147483647 - 1)");
+      return atom(value < 0 ? `(${value})` : `${value}`);
+    case "u32":
+    case "u8":
+      return atom(`${value}u`);
+    case "bool":
+      return atom(value ? "true" : "false");
+    default:
+      return atom(`0x${encode(dtype, value, "nosat").toString(16)}u`);
+  }
+}

@@ -1,0 +1,349 @@
+/**
+ * The prelude of a generated WGSL module: bindings and the functions that its kernel uses.
+ *
+ * Tensors are arrays of 32-bit words; narrow elements are decoded and encoded by integer code, because WGSL leaves the
+ * rounding of its own conversions open. Outside memory a vector of a narrow dtype is packed words, one of a 4-byte dtype an
+ * array of it.
+ */
+import type { DType } from "../../dsl/dtype.ts";
+import { type AtomicFn, formatType, type Memory, type ReduceFn, type Type } from "../../dsl/ir.ts";
+import { scalarType } from "./operations.ts";
+
+/** How a memory is declared. */
+export interface Binding {
+  readonly memory: Memory;
+  readonly name: string;
+  /** Whether its words are atomic: it has atomics, or stores of less than a word. */
+  readonly isAtomic: boolean;
+}
+
+const wordsOf = (type: Type): number => Math.ceil((type.dtype.bytes * type.lanes) / 4);
+const isPacked = (type: Type): boolean => type.lanes > 1 && type.dtype.bytes < 4;
+
+export class Prelude {
+  private readonly parts = new Map<string, string>();
+
+  render(): string {
+    return [...this.parts.values()].join("\n");
+  }
+
+  private part(name: string, code: () => string): string {
+    if (!this.parts.has(name)) {
+      const text = code();
+      this.parts.set(name, text);
+    }
+    return name;
+  }
+
+  /** The WGSL name of a type outside memory. */
+  type(type: Type): string {
+    if (type.lanes === 1) return scalarType(type.dtype);
+    const name = formatType(type);
+    const element = isPacked(type) ? `u32, ${wordsOf(type)}` : `${scalarType(type.dtype)}, ${type.lanes}`;
+    return this.part(name, () => `alias ${name} = array<${element}>;`);
+  }
+
+  /** One lane of a vector; `vector` is a variable where `index` is not a literal. */
+  lane(type: Type, vector: string, index: string | number): string {
+    if (!isPacked(type)) return `${vector}[${index}]`;
+    const { bytes } = type.dtype;
+    const perWord = 4 / bytes;
+    const [word, shift] =
+      typeof index === "number"
+        ? [Math.floor(index / perWord), `${(index % perWord) * bytes * 8}u`]
+        : [`${index} / ${perWord}`, `u32(${index} % ${perWord} * ${bytes * 8})`];
+    return this.fromBits(type.dtype, `(${vector}[${word}] >> ${shift})`);
+  }
+
+  /** An element from a word whose low bits hold it. */
+  private fromBits(dtype: DType, word: string): string {
+    if (dtype.bytes === 4) return dtype.name === "u32" ? word : `bitcast<${scalarType(dtype)}>(${word})`;
+    if (dtype.name === "i8") return `((bitcast<i32>(${word}) << 24u) >> 24u)`;
+    const bits = `(${word} & ${dtype.bytes === 1 ? "0xffu" : "0xffffu"})`;
+    return dtype.name === "bool" ? `(${bits} != 0u)` : bits;
+  }
+
+  /** The reverse: bits above the element are zero. */
+  private toBits(dtype: DType, value: string): string {
+    if (dtype.name === "bool") return `select(0u, 1u, ${value})`;
+    if (dtype.name === "i8") return `(bitcast<u32>(${value}) & 0xffu)`;
+    return scalarType(dtype) === "u32" ? value : `bitcast<u32>(${value})`;
+  }
+
+  private setLane(type: Type, vector: string, index: string, value: string): string {
+    if (!isPacked(type)) return `${vector}[${index}] = ${value};`;
+    const { bytes } = type.dtype;
+    const perWord = 4 / bytes;
+    return `${vector}[${index} / ${perWord}] |= ${this.toBits(type.dtype, value)} << u32(${index} % ${perWord} * ${bytes * 8});`;
+  }
+
+  private fill(name: string, parameters: string, type: Type, before: readonly string[], lane: string): string {
+    const result = this.type(type);
+    return [
+      `fn ${name}(${parameters}) -> ${result} {`,
+      ...before,
+      `  var r: ${result};`,
+      `  for (var i = 0; i < ${type.lanes}; i++) { ${this.setLane(type, "r", "i", lane)} }`,
+      "  return r;",
+      "}",
+    ].join("\n");
+  }
+
+  /** A function that applies `scalar` lane by lane. */
+  laneByLane(label: string, result: Type, args: readonly Type[], scalar: (lanes: readonly string[]) => string): string {
+    const name = `${label}_${args.map(formatType).join("_")}`;
+    return this.part(name, () => {
+      const names = args.map((_, i) => "abc".charAt(i));
+      const parameters = args.map((type, i) => `${names[i]}_in: ${this.type(type)}`).join(", ");
+      const before = names.map((arg) => `  var ${arg} = ${arg}_in;`);
+      const lanes = args.map((type, i) =>
+        type.lanes === 1 ? (names[i] ?? "a") : this.lane(type, names[i] ?? "a", "i"),
+      );
+      return this.fill(name, parameters, result, before, scalar(lanes));
+    });
+  }
+
+  pack(type: Type): string {
+    return this.part(`pack_${formatType(type)}`, () => {
+      const element = scalarType(type.dtype);
+      const all = Array.from({ length: type.lanes }, (_, i) => `x${i}`);
+      const parameters = all.map((x) => `${x}: ${element}`).join(", ");
+      const before = [`  var x = array<${element}, ${type.lanes}>(${all.join(", ")});`];
+      return this.fill(`pack_${formatType(type)}`, parameters, type, before, "x[i]");
+    });
+  }
+
+  splat(type: Type): string {
+    const name = `splat_${formatType(type)}`;
+    return this.part(name, () => this.fill(name, `x: ${scalarType(type.dtype)}`, type, [], "x"));
+  }
+
+  /** Keeps bits that are no number out of constant expressions, where WGSL refuses them. */
+  f32FromBits(): string {
+    return this.part("f32_from_bits", () =>
+      [
+        "var<private> no_bits: u32 = 0u;",
+        "fn f32_from_bits(bits: u32) -> f32 { return bitcast<f32>(bits | no_bits); }",
+      ].join("\n"),
+    );
+  }
+
+  /** Exact, as numerics.ts decodes. */
+  toF32(dtype: DType): string {
+    const name = `${dtype.name}_to_f32`;
+    return this.part(name, () => {
+      const head = `fn ${name}(x: u32) -> f32 {`;
+      if (dtype.name === "bf16") return `${head} return bitcast<f32>(x << 16u); }`;
+      const { fractionBits: fraction, exponentBits } = dtype;
+      const bias = 2 ** (exponentBits - 1) - 1;
+      const sign = exponentBits + fraction;
+      const top = (1 << exponentBits) - 1;
+      const special =
+        dtype.name === "e4m3"
+          ? "  if ((x & 0x7fu) == 0x7fu) { return bitcast<f32>(sign | 0x7fc00000u); }"
+          : `  if (exponent == ${top}u) { return bitcast<f32>(sign | 0x7f800000u | (fraction << ${23 - fraction}u)); }`;
+      return [
+        head,
+        `  let sign = (x >> ${sign}u) << 31u;`,
+        `  let exponent = (x >> ${fraction}u) & ${top}u;`,
+        `  let fraction = x & ${(1 << fraction) - 1}u;`,
+        special,
+        `  let subnormal = bitcast<u32>(f32(fraction) * ${2 ** (1 - bias - fraction)});`,
+        `  let normal = ((exponent + ${127 - bias}u) << 23u) | (fraction << ${23 - fraction}u);`,
+        "  return bitcast<f32>(sign | select(normal, subnormal, exponent == 0u));",
+        "}",
+      ].join("\n");
+    });
+  }
+
+  /** As numerics.ts encodes: to nearest even; e4m3 and e5m2 saturate. Integers truncate and saturate, NaN to 0. */
+  fromF32(to: DType | "i32"): string {
+    const target = to === "i32" ? "i32" : to.name;
+    const name = `f32_to_${target}`;
+    return this.part(name, () => {
+      if (target === "i32" || target === "u32") {
+        const [low, high, max] =
+          target === "i32" ? ["-2147483648.0", "2147483648.0", "2147483647"] : ["0.0", "4294967296.0", "4294967295u"];
+        return [
+          `fn ${name}(x: f32) -> ${target} {`,
+          `  if ((bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u) { return ${target}(0); }`,
+          `  if (x >= ${high}) { return ${max}; }`,
+          `  return ${target}(max(x, ${low}));`,
+          "}",
+        ].join("\n");
+      }
+      if (to === "i32") return "";
+      const head = [
+        `fn ${name}(x: f32) -> u32 {`,
+        "  let bits = bitcast<u32>(x);",
+        "  let magnitude = bits & 0x7fffffffu;",
+      ];
+      const { exponentBits, fractionBits: fraction } = to;
+      if (to.name === "bf16") {
+        return [
+          ...head,
+          "  if (magnitude > 0x7f800000u) { return 0x7fffu; }",
+          "  return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;",
+          "}",
+        ].join("\n");
+      }
+      const minExponent = 2 - 2 ** (exponentBits - 1);
+      const [nan, overflow, largest] =
+        to.name === "e4m3"
+          ? ["0x7fu", "0x7eu", 0x7e]
+          : to.name === "e5m2"
+            ? ["0x7fu", "0x7bu", 0x7b]
+            : ["0x7fffu", "0x7c00u", 0x7bff];
+      return [
+        ...head,
+        `  if (magnitude > 0x7f800000u) { return ${nan}; }`,
+        `  let sign = (bits >> 31u) << ${exponentBits + fraction}u;`,
+        "  let exponent = i32(magnitude >> 23u) - 127;",
+        "  let significand = (magnitude & 0x7fffffu) | 0x800000u;",
+        `  let shift = ${23 - fraction}u + u32(clamp(${minExponent} - exponent, 0, 30));`,
+        "  if (shift > 24u) { return sign; }",
+        "  let rounded = (significand + (1u << (shift - 1u)) - 1u + ((significand >> shift) & 1u)) >> shift;",
+        `  let code = rounded + (u32(max(exponent - (${minExponent}), 0)) << ${fraction}u);`,
+        `  return sign | select(code, ${overflow}, code > ${largest}u);`,
+        "}",
+      ].join("\n");
+    });
+  }
+
+  dot(a: Type, b: Type): string {
+    const name = `dot_${formatType(a)}_${formatType(b)}`;
+    return this.part(name, () => {
+      const [x, y] = [a, b].map((type, i) => {
+        const variable = "ab".charAt(i);
+        const lane = type.lanes === 1 ? variable : this.lane(type, variable, "i");
+        return type.dtype.name === "f32" ? lane : `${this.toF32(type.dtype)}(${lane})`;
+      });
+      return [
+        `fn ${name}(a_in: ${this.type(a)}, b_in: ${this.type(b)}, c: f32) -> f32 {`,
+        "  var a = a_in;",
+        "  var b = b_in;",
+        "  var sum = c;",
+        `  for (var i = 0; i < ${a.lanes}; i++) { sum = fma(${x}, ${y}, sum); }`,
+        "  return sum;",
+        "}",
+      ].join("\n");
+    });
+  }
+
+  private word({ name, isAtomic }: Binding, index: string): string {
+    return isAtomic ? `atomicLoad(&${name}[${index}])` : `${name}[${index}]`;
+  }
+
+  /** Reads `type.lanes` elements from element `e` on. Shared memory holds one element per word, tensors are packed. */
+  load(binding: Binding, type: Type): string {
+    const { name, memory } = binding;
+    const { dtype, lanes } = type;
+    const function_ = `load_${name}_${formatType(type)}`;
+    return this.part(function_, () => {
+      const head = `fn ${function_}(e: i32) -> ${this.type(type)} {`;
+      if (lanes === 1) {
+        const perWord = memory.kind === "shared" ? 1 : 4 / dtype.bytes;
+        const word = this.word(binding, perWord === 1 ? "e" : `e / ${perWord}`);
+        const shifted = perWord === 1 ? word : `(${word} >> u32(e % ${perWord} * ${dtype.bytes * 8}))`;
+        return `${head} return ${this.fromBits(dtype, shifted)}; }`;
+      }
+      const one: Type = { dtype, lanes: 1 };
+      const bytes = dtype.bytes * lanes;
+      if (memory.kind === "shared" || bytes < 4 || dtype.bytes === 4) {
+        return this.fill(function_, "e: i32", type, [], `${this.load(binding, one)}(e + i)`);
+      }
+      const words = Array.from({ length: bytes / 4 }, (_, i) => this.word(binding, i === 0 ? "first" : `first + ${i}`));
+      return [
+        head,
+        `  let first = e / ${4 / dtype.bytes};`,
+        `  return ${this.type(type)}(${words.join(", ")});`,
+        "}",
+      ].join("\n");
+    });
+  }
+
+  /** The same, or zeros where the guard is false. */
+  guardedLoad(binding: Binding, type: Type): string {
+    const load = this.load(binding, type);
+    const result = this.type(type);
+    return this.part(
+      `${load}_if`,
+      () => `fn ${load}_if(guard: bool, e: i32) -> ${result} { if (guard) { return ${load}(e); } return ${result}(); }`,
+    );
+  }
+
+  store(binding: Binding, type: Type): string {
+    const { name, memory, isAtomic } = binding;
+    const { dtype, lanes } = type;
+    const function_ = `store_${name}_${formatType(type)}`;
+    return this.part(function_, () => {
+      const head = `fn ${function_}(e: i32, x: ${this.type(type)}) {`;
+      const put = (index: string, bits: string): string =>
+        isAtomic ? `atomicStore(&${name}[${index}], ${bits});` : `${name}[${index}] = ${bits};`;
+      if (lanes === 1) {
+        const bits = this.toBits(dtype, "x");
+        if (memory.kind === "shared" || dtype.bytes === 4) return `${head} ${put("e", bits)} }`;
+        const perWord = 4 / dtype.bytes;
+        return [
+          head,
+          `  let shift = u32(e % ${perWord} * ${dtype.bytes * 8});`,
+          `  atomicAnd(&${name}[e / ${perWord}], ~(${dtype.bytes === 1 ? "0xffu" : "0xffffu"} << shift));`,
+          `  atomicOr(&${name}[e / ${perWord}], ${bits} << shift);`,
+          "}",
+        ].join("\n");
+      }
+      const bytes = dtype.bytes * lanes;
+      if (memory.kind === "shared" || bytes < 4 || dtype.bytes === 4) {
+        const one = this.store(binding, { dtype, lanes: 1 });
+        const loop = `for (var i = 0; i < ${lanes}; i++) { ${one}(e + i, ${this.lane(type, "v", "i")}); }`;
+        return `${head} var v = x; ${loop} }`;
+      }
+      const stores = Array.from(
+        { length: bytes / 4 },
+        (_, i) => `  ${put(i === 0 ? "first" : `first + ${i}`, `x[${i}]`)}`,
+      );
+      return [head, `  let first = e / ${4 / dtype.bytes};`, ...stores, "}"].join("\n");
+    });
+  }
+
+  /** `combine(old, a)` is the element's new value. */
+  atomic(binding: Binding, fn: AtomicFn, combine: (old: string) => string): string {
+    const { name, memory } = binding;
+    const { dtype } = memory;
+    const t = scalarType(dtype);
+    const function_ = `atomic_${fn}_${name}`;
+    return this.part(function_, () => {
+      const compares = fn === "compareExchange";
+      const next = compares ? "a" : combine("old");
+      return [
+        `fn ${function_}(e: i32, ${compares ? `compare: ${t}, ` : ""}a: ${t}) -> ${t} {`,
+        `  var bits = atomicLoad(&${name}[e]);`,
+        "  loop {",
+        `    let old = ${this.fromBits(dtype, "bits")};`,
+        ...(compares ? ["    if (old != compare) { return old; }"] : []),
+        `    let result = atomicCompareExchangeWeak(&${name}[e], bits, ${this.toBits(dtype, next)});`,
+        "    if (result.exchanged) { return old; }",
+        "    bits = result.old_value;",
+        "  }",
+        `  return ${t}();`,
+        "}",
+      ].join("\n");
+    });
+  }
+
+  /** The butterfly's order of additions: lane l takes l + 16, then l + 8, ... */
+  warpReduce(fn: ReduceFn, dtype: DType, combine: (a: string, b: string) => string): string {
+    const t = scalarType(dtype);
+    const name = `warp_${fn === "add" ? "sum" : fn}_${dtype.name}`;
+    return this.part(name, () =>
+      [
+        `fn ${name}(x: ptr<function, array<${t}, 32>>) -> ${t} {`,
+        "  for (var distance = 16; distance > 0; distance /= 2) {",
+        `    for (var lane = 0; lane < distance; lane++) { (*x)[lane] = ${combine("(*x)[lane]", "(*x)[lane + distance]")}; }`,
+        "  }",
+        "  return (*x)[0];",
+        "}",
+      ].join("\n"),
+    );
+  }
+}

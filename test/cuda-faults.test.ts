@@ -1,0 +1,142 @@
+/** What the CUDA backend says when something fails, against the stand-in for libcuda (cuda-driver.test.ts). */
+import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { cudaAvailable, openCuda } from "../backends/cuda/runtime.ts";
+import { ArgumentError, CompileError, DeviceError, DisposedError, NotFoundError, ShapeError } from "../dsl/errors.ts";
+import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { axpy, axpyLaunch, fakeKernel, nothing, trap, vector } from "./fake-cuda/kernels.ts";
+
+vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
+
+if (!cCompiler) console.warn("cuda-faults.test.ts: SKIPPED, there is no C compiler to build the stand-in for libcuda");
+
+describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
+  let fake: FakeCuda;
+  beforeAll(() => {
+    fake = buildFakeCuda();
+  });
+  beforeEach(() => fake.reset());
+  afterAll(() => fake.remove());
+
+  it("maps the compiler's complaint to TypeScript", async () => {
+    await using cuda = await openCuda();
+    const more = '//log kernels/bad.ts(40): error: expected a ";"\n#line 40 "kernels/bad.ts"\nint x = 1\n';
+    const bad = cuda.compile(fakeKernel("bad", { more }));
+    await expect(bad).rejects.toThrow(CompileError);
+    await expect(bad).rejects.toThrow(
+      'NVRTC 13.0 refused bad for sm_90a: expected a ";"\n  at kernels/bad.ts:40:1\n  generated line `int x = 1` at bad.cu:4:1',
+    );
+    expect(fake.nvrtcPrograms()).toBe(0);
+  });
+
+  it("says what is free when memory runs out, and goes on", async () => {
+    await using cuda = await openCuda();
+    const first = cuda.allocate(512 * 1024);
+    expect(() => cuda.allocate(768 * 1024)).toThrow("No room for 768 KiB on Fake H0: 512 KiB of 1 MiB are free");
+    expect(cuda.allocate(512 * 1024).byteLength).toBe(512 * 1024);
+    first.free();
+    cuda.allocate(512 * 1024);
+  });
+
+  it("refuses freed memory, memory of another backend, and places outside", async () => {
+    await using cuda = await openCuda();
+    await using other = await openCuda();
+    const executable = await cuda.compile(axpy);
+    const [x, y] = [vector(cuda, [1]), vector(cuda, [1])];
+    x.free();
+    x.free();
+    expect(x.storage.freed).toBe(true);
+    expect(() => cuda.launch(executable, axpyLaunch(x, y, 1))).toThrow(DisposedError);
+    expect(() => cuda.write(x.storage, 0, new Uint8Array(4))).toThrow(DisposedError);
+    await expect(cuda.read(x.storage, 0, 4)).rejects.toThrow(DisposedError);
+    expect(() => cuda.launch(executable, axpyLaunch(vector(other, [1]), y, 1))).toThrow(ArgumentError);
+    expect(() => other.launch(executable, nothing)).toThrow("axpy was compiled by another backend");
+    for (const offset of [1, -1, NaN, 2 ** 53]) {
+      expect(() => cuda.write(y.storage, offset, new Uint8Array(4))).toThrow(ShapeError);
+    }
+    const detached = new Uint8Array(4);
+    structuredClone(detached.buffer, { transfer: [detached.buffer] });
+    expect(() => cuda.write(y.storage, 0, detached)).toThrow("detached");
+  });
+
+  it("says which kernel destroyed the context, to this call and every later one, until it is reopened", async () => {
+    const cuda = await openCuda();
+    const storage = cuda.allocate(4);
+    cuda.launch(await cuda.compile(trap), nothing);
+    const first = cuda.synchronize();
+    await expect(first).rejects.toThrow(DeviceError);
+    await expect(first).rejects.toThrow(
+      "Kernel trap failed with CUDA_ERROR_ILLEGAL_ADDRESS (700: an illegal memory access was encountered), " +
+        "seen waiting for launches; the context of CUDA device 0 is lost\n  at kernels/trap.ts:7:3",
+    );
+    const calls = fake.log().length;
+    expect(() => cuda.allocate(4)).toThrow(
+      /Not allocating 4 bytes, because of an earlier failure\. Kernel trap failed/,
+    );
+    expect(() => cuda.write(storage, 0, new Uint8Array(4))).toThrow(/openCuda\(\) again/);
+    await expect(cuda.read(storage, 0, 4)).rejects.toThrow(DeviceError);
+    const neighbour = openCuda(); // shares the context
+    await expect(neighbour).rejects.toThrow(/Kernel trap failed/);
+    expect(
+      fake
+        .log()
+        .slice(calls)
+        .filter((line) => !line.startsWith("cuDevice")),
+    ).toEqual([]);
+    storage.free();
+    await cuda.dispose();
+
+    await using reopened = await openCuda();
+    expect(reopened.allocate(4).freed).toBe(false);
+  });
+
+  it("lists the suspects when several launches were under way; debug mode finds the one", async () => {
+    const idle = fakeKernel("idle");
+    await using cuda = await openCuda();
+    for (const kernel of [idle, trap, idle]) cuda.launch(await cuda.compile(kernel), nothing);
+    await expect(cuda.synchronize()).rejects.toThrow(/One of the kernels idle, trap \(launched last\) failed/);
+    await cuda.dispose();
+
+    await using careful = await openCuda({ debug: true });
+    careful.launch(await careful.compile(idle), nothing);
+    const executable = await careful.compile(trap);
+    expect(() => careful.launch(executable, nothing)).toThrow(/^Kernel trap failed/);
+  });
+
+  it("passes on a launch that CUDA refuses, and goes on", async () => {
+    await using cuda = await openCuda();
+    const executable = await cuda.compile(axpy);
+    const launch = axpyLaunch(vector(cuda, [1]), vector(cuda, [1]), 1);
+    fake.fail("cuLaunchKernelEx", 701);
+    expect(() => cuda.launch(executable, launch)).toThrow(
+      "CUDA failed, launching axpy: CUDA_ERROR_FAKE (701: made up)\n  at kernels/axpy.ts:7:3",
+    );
+    cuda.launch(executable, launch);
+    await cuda.synchronize();
+  });
+
+  it("explains a cubin that the driver refuses", async () => {
+    await using cuda = await openCuda();
+    fake.fail("cuModuleLoadData", 209);
+    await expect(cuda.compile(axpy)).rejects.toThrow(
+      /The driver \(CUDA 13\.0\) refuses axpy, made by NVRTC 13\.0 for sm_90a.*\n.*\n  Update the driver/,
+    );
+    await cuda.compile(axpy);
+  });
+
+  it("says that there is no such device", async () => {
+    await expect(openCuda({ ordinal: 1 })).rejects.toThrow("There is no CUDA device 1; 1 found");
+    await expect(openCuda({ ordinal: NaN })).rejects.toThrow(NotFoundError);
+    fake.device(0, 0, 0);
+    expect(cudaAvailable()).toBe(false);
+  });
+
+  it("lists what it tried when there is no driver", async () => {
+    const path = process.env["TEGULA_LIBCUDA"];
+    vi.stubEnv("TEGULA_LIBCUDA", "/nowhere/libcuda.so.1");
+    await expect(openCuda()).rejects.toThrow(/at TEGULA_LIBCUDA\. Tried:\n    \/nowhere\/libcuda\.so\.1: no such file/);
+    vi.stubEnv("TEGULA_LIBCUDA", process.env["TEGULA_LIBNVRTC"] ?? "");
+    await expect(openCuda()).rejects.toThrow(/not a driver that Tegula can use: Cannot find function 'cuInit'/);
+    vi.unstubAllEnvs();
+    expect(process.env["TEGULA_LIBCUDA"]).toBe(path);
+  });
+});
