@@ -314,6 +314,7 @@ describe("the end", () => {
     ["throw", 1],
     ["throw later", 1],
     ["exit", 3],
+    ["exit while compiling", 3],
   ])(
     "lets the process end by itself: %s",
     async (style, code) => {

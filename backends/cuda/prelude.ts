@@ -217,21 +217,62 @@ export class Prelude {
   }
 
   dot(a: Type, b: Type): string {
-    const parameters = `${this.type(a)} a, ${this.type(b)} b, float c`;
     this.part(`dot ${formatType(a)} ${formatType(b)}`, () => {
+      const head = `${device} float dot(${this.type(a)} a, ${this.type(b)} b, float c) {`;
+      const packed = a.dtype === b.dtype && a.dtype.bytes < 4 && byteSize(a) >= 4;
+      if (packed) {
+        const perWord = 4 / a.dtype.bytes;
+        const unpack = this.unpackWord(a.dtype);
+        return [
+          head,
+          "#pragma unroll",
+          `  for (int i = 0; i < ${byteSize(a) / 4}; ++i) {`,
+          `    float x[${perWord}], y[${perWord}];`,
+          `    ${unpack}(a.w[i], x);`,
+          `    ${unpack}(b.w[i], y);`,
+          "#pragma unroll",
+          `    for (int j = 0; j < ${perWord}; ++j) c = fmaf(x[j], y[j], c);`,
+          "  }",
+          "  return c;",
+          "}",
+        ].join("\n");
+      }
       const [x, y] = [a, b].map((type, i) => {
         const lane = type.lanes === 1 ? "ab".charAt(i) : this.lane(type, "ab".charAt(i), "i");
         return type.dtype.name === "f32" ? lane : `${this.toF32(type.dtype)}(${lane})`;
       });
-      return [
-        `${device} float dot(${parameters}) {`,
-        "#pragma unroll",
-        `  for (int i = 0; i < ${a.lanes}; ++i) c = fmaf(${x}, ${y}, c);`,
-        "  return c;",
-        "}",
-      ].join("\n");
+      const loop = `for (int i = 0; i < ${a.lanes}; ++i) c = fmaf(${x}, ${y}, c);`;
+      return [head, "#pragma unroll", `  ${loop}`, "  return c;", "}"].join("\n");
     });
     return "dot";
+  }
+
+  /** The floats of one word of a packed vector; fp8 is decoded two at a time, as the hardware does. */
+  private unpackWord(dtype: DType): string {
+    return this.part(`unpack_${dtype.name}`, () => {
+      const head = `${device} void unpack_${dtype.name}(unsigned w, float* x) {`;
+      const halves = (word: string, at: number): string =>
+        `  asm("{ .reg .f16 lo, hi; mov.b32 {lo, hi}, %2; cvt.f32.f16 %0, lo; cvt.f32.f16 %1, hi; }" : "=f"(x[${at}]), "=f"(x[${at + 1}]) : "r"(${word}));`;
+      switch (dtype.name) {
+        case "bf16":
+          return `${head} x[0] = __uint_as_float(w << 16); x[1] = __uint_as_float(w & 0xffff0000u); }`;
+        case "f16":
+          return [head, halves("w", 0), "}"].join("\n");
+        default: {
+          const pair = (result: string, bits: string): string =>
+            `  asm("cvt.rn.f16x2.${dtype.name}x2 %0, %1;" : "=r"(${result}) : "h"((unsigned short)(${bits})));`;
+          return [
+            head,
+            "  unsigned lower, upper;  // two f16 each",
+            pair("lower", "w"),
+            pair("upper", "w >> 16"),
+            halves("lower", 0),
+            halves("upper", 2),
+            "}",
+          ].join("\n");
+        }
+      }
+    });
   }
 
   /**

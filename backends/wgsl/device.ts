@@ -36,16 +36,21 @@ interface Pinned {
   vulkan: object | undefined;
   /** One instance for each list of drivers. */
   readonly instances: Map<string, GPU>;
+  /** Those not destroyed yet. */
+  readonly devices: Set<GPUDevice>;
   /** Searches run one at a time: they change environment variables. */
   last: Promise<unknown>;
 }
 
 const registry: { [key: symbol]: Pinned | undefined } = globalThis as { [key: symbol]: Pinned | undefined };
-const pinned: Pinned = (registry[Symbol.for("tegula.wgsl.pinned")] ??= {
-  vulkan: undefined,
-  instances: new Map(),
-  last: Promise.resolve(),
-});
+const pinned: Pinned = (registry[Symbol.for("tegula.wgsl.pinned")] ??= pin());
+
+function pin(): Pinned {
+  const devices = new Set<GPUDevice>();
+  // Leaving with work under way (process.exit(), an uncaught error) crashes in lavapipe's threads now and then: 12 of 60 runs.
+  process.on("exit", () => devices.forEach((device) => device.destroy()));
+  return { vulkan: undefined, instances: new Map(), devices, last: Promise.resolve() };
+}
 
 /**
  * Opens a new device on the best adapter of the wanted kind. Adapters and instances are shared by all of them.
@@ -73,7 +78,9 @@ async function search({ device, roots = defaultRoots }: DeviceOptions): Promise<
   }
   const what = wanted === undefined ? "device to run WGSL on" : `WGSL device "${wanted}"`;
   throw new NotFoundError(`Found no ${what}. Tried:\n${tried.join("\n")}`, {
-    hint: "`npm install --save-dev @sparticuz/chromium` gives one on linux-x64, Mesa's Vulkan drivers on any Linux (Debian: mesa-vulkan-drivers; Dawn needs a recent Mesa, 25 works).",
+    hint:
+      "`npm install --save-dev @sparticuz/chromium` gives one on linux-x64, Mesa's Vulkan drivers on any Linux " +
+      "(Debian and Ubuntu: `apt install mesa-vulkan-drivers`; Mesa 25 works, 22 lacks what Dawn needs).",
   });
 }
 
@@ -103,7 +110,10 @@ async function openInstance(key: string, kind: DeviceKind): Promise<FoundDevice>
   }
   const found = kindOf(adapter.info);
   if (found !== kind) throw new Error(`the adapter is ${adapter.info.description || adapter.info.device}`);
-  return { device: await adapter.requestDevice({ label: "tegula" }), kind, label: labelOf(adapter.info, kind) };
+  const device = await adapter.requestDevice({ label: "tegula" });
+  pinned.devices.add(device);
+  void device.lost.then(() => pinned.devices.delete(device));
+  return { device, kind, label: labelOf(adapter.info, kind) };
 }
 
 async function importWebgpu(): Promise<typeof import("webgpu")> {
@@ -124,7 +134,8 @@ function kindOf({ architecture, device, description, isFallbackAdapter }: GPUAda
 
 function labelOf({ device, description }: GPUAdapterInfo, kind: DeviceKind): string {
   if (kind === "swiftshader") return "SwiftShader (Dawn)";
-  if (kind === "lavapipe") return `llvmpipe (Dawn, ${description})`;
+  // The description is "llvmpipe: Mesa 25.0.7-2~bpo12+1 (LLVM 15.0.6) 0.0.1".
+  if (kind === "lavapipe") return `llvmpipe (Dawn, ${/Mesa [\d.]+/.exec(description)?.[0] ?? description})`;
   const api = process.platform === "darwin" ? "Metal" : process.platform === "win32" ? "Direct3D 12" : "Vulkan";
   // Dawn gives names in lower case with hyphens: nvidia-h200, nvidia-geforce-rtx-4090, amd-radeon-780m-graphics.
   const word = (text: string): string =>

@@ -34,6 +34,9 @@ if (style === "idle") {
   setTimeout(() => {
     throw new Error("on purpose");
   }, 1);
+} else if (style === "exit while compiling") {
+  void compileModule(backend, "other", { ...slowModule, source: slowModule.source.replaceAll("1664525", "22695477") });
+  setTimeout(() => process.exit(3), 5);
 } else if (style === "exit") {
   process.exit(3);
 } else {
