@@ -3,7 +3,7 @@ import type { DTypeName } from "../dsl/dtype.ts";
 import { HostTensor } from "../dsl/host.ts";
 import type { Kernel } from "../dsl/kernel.ts";
 import type { Params, ScalarSpec, TensorSpec } from "../dsl/params.ts";
-import type { Backend } from "./backend.ts";
+import type { Backend, BoundLaunch, Executable } from "./backend.ts";
 import { type Arguments, bind } from "./bind.ts";
 import { type DeviceTensor, deviceTensor } from "./tensor.ts";
 
@@ -23,8 +23,68 @@ export type HostResults<P extends Params> = {
   ]: P[K] extends TensorSpec<infer _R, infer N, infer _Rank> ? HostTensor<N> : never;
 };
 
+/** A kernel with its arguments on the device, ready to be launched any number of times. */
+export class PreparedRun<P extends Params> {
+  readonly executable: Executable<P>;
+  readonly launchArguments: BoundLaunch;
+  private readonly tensors: ReadonlyMap<string, DeviceTensor>;
+
+  constructor(executable: Executable<P>, tensors: ReadonlyMap<string, DeviceTensor>, launchArguments: BoundLaunch) {
+    this.executable = executable;
+    this.tensors = tensors;
+    this.launchArguments = launchArguments;
+  }
+
+  /** Enqueues one launch. */
+  launch(): void {
+    this.executable.backend.launch(this.executable, this.launchArguments);
+  }
+
+  /** Every output and inout tensor, after all launches so far. @throws DeviceError */
+  async read(): Promise<HostResults<P>> {
+    const results: Record<string, HostTensor> = {};
+    for (const { name, role } of this.executable.kernel.ir.tensors) {
+      const tensor = this.tensors.get(name);
+      if (tensor && (role === "output" || role === "inout")) results[name] = await tensor.read();
+    }
+    return results as HostResults<P>;
+  }
+
+  /** Mean time of one launch, in microseconds; see Backend.timeUs. */
+  timeUs(launches: number): Promise<number> {
+    return this.executable.backend.timeUs(this.executable, this.launchArguments, launches);
+  }
+
+  free(): void {
+    for (const tensor of this.tensors.values()) tensor.free();
+  }
+}
+
 /**
- * Compiles (or takes the backend's earlier executable), uploads, launches once, and reads the outputs back.
+ * Compiles (or takes the backend's earlier executable) and uploads.
+ * @throws ArgumentError, CompileError, DeviceError
+ */
+export async function prepare<P extends Params>(
+  backend: Backend,
+  kernel: Kernel<P>,
+  args: HostArguments<P>,
+): Promise<PreparedRun<P>> {
+  const executable = await backend.compile(kernel);
+  const tensors = new Map<string, DeviceTensor>();
+  try {
+    for (const [name, value] of Object.entries<unknown>(args)) {
+      if (value instanceof HostTensor) tensors.set(name, deviceTensor(backend, value));
+    }
+    const onDevice: Record<string, unknown> = { ...args, ...Object.fromEntries(tensors) };
+    return new PreparedRun(executable, tensors, bind(kernel, onDevice as Arguments<P>, backend));
+  } catch (error) {
+    for (const tensor of tensors.values()) tensor.free();
+    throw error;
+  }
+}
+
+/**
+ * Compiles, uploads, launches once, and reads the outputs back.
  * @throws ArgumentError, CompileError, DeviceError
  */
 export async function run<P extends Params>(
@@ -32,24 +92,11 @@ export async function run<P extends Params>(
   kernel: Kernel<P>,
   args: HostArguments<P>,
 ): Promise<HostResults<P>> {
-  const executable = await backend.compile(kernel);
-  const tensors: DeviceTensor[] = [];
+  const prepared = await prepare(backend, kernel, args);
   try {
-    const onDevice = Object.fromEntries(
-      Object.entries<unknown>(args).map(([name, value]) => {
-        if (!(value instanceof HostTensor)) return [name, value];
-        const tensor = deviceTensor(backend, value);
-        tensors.push(tensor);
-        return [name, tensor];
-      }),
-    );
-    backend.launch(executable, bind(kernel, onDevice as Arguments<P>, backend));
-    const results: Record<string, HostTensor> = {};
-    for (const { name, role } of kernel.ir.tensors) {
-      if (role === "output" || role === "inout") results[name] = await (onDevice[name] as DeviceTensor).read();
-    }
-    return results as HostResults<P>;
+    prepared.launch();
+    return await prepared.read();
   } finally {
-    for (const tensor of tensors) tensor.free();
+    prepared.free();
   }
 }

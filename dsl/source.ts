@@ -33,7 +33,7 @@ export function callerLocation(): Location {
     const key = `${script}:${site.getLineNumber()}:${site.getColumnNumber()}`;
     let location = mappedLocations.get(key);
     if (!location) {
-      location = mappedFrame(depth) ?? unknown;
+      location = mapped(site, depth);
       mappedLocations.set(key, location);
     }
     return location;
@@ -71,7 +71,7 @@ function rawStack(): readonly CallSite[] {
   const { prepareStackTrace, stackTraceLimit } = Error;
   const holder: { stack?: unknown } = {};
   Error.prepareStackTrace = (_error, sites) => sites;
-  Error.stackTraceLimit = 24;
+  Error.stackTraceLimit = 12;
   try {
     Error.captureStackTrace(holder, callerLocation);
     return Array.isArray(holder.stack) ? (holder.stack as readonly CallSite[]) : [];
@@ -81,8 +81,24 @@ function rawStack(): readonly CallSite[] {
   }
 }
 
-/** The frame at `depth` as the run-time's own source-map support (tsx, vitest, node --enable-source-maps) prints it. */
-function mappedFrame(depth: number): Location | undefined {
+/** Where the run-time's source maps put a call site. */
+function mapped(site: CallSite, depth: number): Location {
+  const script = site.getScriptNameOrSourceURL() ?? "";
+  const [line, column] = [site.getLineNumber() ?? 0, site.getColumnNumber() ?? 0];
+  // Node's own source maps (tsx, --enable-source-maps), asked for this one frame.
+  const entry = globalThis.process
+    ?.getBuiltinModule?.("node:module")
+    .findSourceMap(script)
+    ?.findEntry(line - 1, column - 1);
+  if (entry && "originalSource" in entry) {
+    return locate(entry.originalSource, entry.originalLine + 1, entry.originalColumn + 1);
+  }
+  // A tool that maps stacks by a hook (vitest): what it prints for the frame.
+  const hook: unknown = Error.prepareStackTrace;
+  return (typeof hook === "function" && printedFrame(depth)) || locate(script, line, column);
+}
+
+function printedFrame(depth: number): Location | undefined {
   const { stackTraceLimit } = Error;
   const holder: { stack?: string } = {};
   Error.stackTraceLimit = depth + 1;
@@ -92,11 +108,14 @@ function mappedFrame(depth: number): Location | undefined {
     const match = /\(?([^()\s]+(?: [^()\s]+)*):(\d+):(\d+)\)?$/.exec(frame?.replace(/^\s*at /, "") ?? "");
     if (!match) return undefined;
     const [, script = "", line, column] = match;
-    const path = plainPath(script.replace(/^.*\(/, ""));
-    return Object.freeze({ file: relativePath(path), line: Number(line), column: Number(column) });
+    return locate(script.replace(/^.*\(/, ""), Number(line), Number(column));
   } finally {
     Error.stackTraceLimit = stackTraceLimit;
   }
+}
+
+function locate(script: string, line: number, column: number): Location {
+  return Object.freeze({ file: relativePath(plainPath(script)), line, column });
 }
 
 function plainPath(script: string): string {

@@ -219,3 +219,17 @@ function fewestIdle(K: number, lanes: number): number {
 function kernelName(dtype: string, { M, N, K }: LlGemmDotConfig): string {
   return `ll_gemm_dot_${dtype}_m${M}_n${N}_k${K}`;
 }
+
+/**
+ * Shapes of real models that the kernel ships for, each with any M from 1 to 16: routers of mixtures of experts, small
+ * projections. Every other N >= 1 and K >= 1 is served too.
+ */
+export const llGemmDotConfigurations = [
+  { model: "DeepSeek-V3 router", dtype: "bf16", out: "f32", N: 256, K: 7168 },
+  { model: "Kimi-K2 router", dtype: "bf16", out: "f32", N: 384, K: 7168 },
+  { model: "GLM-5 router", dtype: "bf16", out: "f32", N: 256, K: 6144 },
+  { model: "Qwen3-30B-A3B router", dtype: "bf16", out: "f32", N: 128, K: 2048 },
+  { model: "gpt-oss-120b router", dtype: "bf16", out: "bf16", N: 128, K: 2880 },
+  { model: "Mixtral-8x7B router", dtype: "bf16", out: "f32", N: 8, K: 4096 },
+  { model: "Mistral QKV slice", dtype: "e4m3", out: "bf16", N: 256, K: 12288 },
+] as const;

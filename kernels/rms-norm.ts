@@ -105,3 +105,11 @@ export function rmsNorm({ M, H, warps = Math.min(8, ceilDiv(H, 256)) }: RmsNormC
     },
   );
 }
+
+/** Hidden sizes of real models that the kernel ships for; every other H >= 1 is served too. */
+export const rmsNormConfigurations = [
+  { model: "DeepSeek-V3", H: 7168 },
+  { model: "gpt-oss-120b", H: 2880 },
+  { model: "Llama-3-8B", H: 4096 },
+  { model: "Mistral-Large", H: 12288 },
+] as const;

@@ -1,6 +1,8 @@
 /** `tegula/cuda`: runs kernels on an NVIDIA GPU, and shows the CUDA C that it runs. */
 export { deviceTensor, DeviceTensor } from "../tensor.ts";
-export { run } from "../run.ts";
+export { type HostArguments, type HostResults, prepare, PreparedRun, run } from "../run.ts";
+export { type Arguments, bind } from "../bind.ts";
+export type { Backend, Executable } from "../backend.ts";
 export { compileCuda, compileReport } from "./compile.ts";
 export type { CompiledCuda, CompileOptions, CompilerKind, CudaArch } from "./compile.ts";
 export type { KernelResources } from "./diagnostics.ts";

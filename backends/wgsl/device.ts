@@ -105,8 +105,9 @@ async function openInstance(key: string, kind: DeviceKind): Promise<FoundDevice>
   }
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (adapter === null) {
+    const nvidia = key.includes("nvidia") ? "; NVIDIA's driver needs libEGL.so.1 (Debian: libegl1)" : "";
     const worker = isMainThread ? "" : "; in a worker thread VK_DRIVER_FILES must be set before Node starts";
-    throw new Error(`Dawn finds no usable adapter${key && ` through ${key}`}${worker}`);
+    throw new Error(`Dawn finds no usable adapter${key && ` through ${key}`}${nvidia}${worker}`);
   }
   const found = kindOf(adapter.info);
   if (found !== kind) throw new Error(`the adapter is ${adapter.info.description || adapter.info.device}`);

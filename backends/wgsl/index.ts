@@ -1,5 +1,7 @@
 /** Public face of the WGSL backend: `import { openWgsl, run } from "tegula/wgsl"`. */
-export { run } from "../run.ts";
+export { type HostArguments, type HostResults, prepare, PreparedRun, run } from "../run.ts";
+export { type Arguments, bind } from "../bind.ts";
+export type { Backend, Executable } from "../backend.ts";
 export { DeviceTensor, deviceTensor } from "../tensor.ts";
 export type { DeviceKind, DeviceOptions } from "./device.ts";
 export { emitWgsl, type WgslModule } from "./emit.ts";

@@ -6,7 +6,7 @@ import type { DeviceKind } from "./device.ts";
 /** Places outside the loader's own search path where NVIDIA's container runtime puts its driver's description. */
 const extraFolders: readonly string[] = ["/usr/local/nvidia/share/vulkan/icd.d"];
 
-/** Files and folders with driver descriptions (ICD files): what VK_DRIVER_FILES or VK_ICD_FILENAMES names, otherwise where a loader looks. */
+/** Places of driver descriptions (ICD files): those that VK_DRIVER_FILES or VK_ICD_FILENAMES names, or where a loader looks. */
 export function driverPlaces(): readonly string[] {
   const named = process.env["VK_DRIVER_FILES"] ?? process.env["VK_ICD_FILENAMES"];
   return named === undefined ? [...searchPath(), ...extraFolders] : split(named);
