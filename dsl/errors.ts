@@ -33,6 +33,15 @@ export function formatLocation(at: Location): string {
   return `${at.file}:${at.line}:${at.column}`;
 }
 
+/** For messages: what a JavaScript value is. */
+export function describe(value: unknown): string {
+  if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}...` : value);
+  if (typeof value === "function") return "a function";
+  if (value === null || typeof value !== "object") return String(value);
+  const kind = Array.isArray(value) ? "array" : value.constructor?.name || "object";
+  return `${/^[AEIO]/i.test(kind) ? "an" : "a"} ${kind}`;
+}
+
 /** A value of the wrong dtype, lane count or kind reached an operation. */
 export class DTypeError extends TegulaError {}
 /** A JavaScript construct was applied to a run-time value (`!x`, `x + 1`, `break`), or a JavaScript value where only a run-time one makes sense. */
@@ -49,6 +58,8 @@ export class AlignmentError extends TegulaError {}
 export class OutOfBoundsError extends TegulaError {}
 /** An order that programmatic dependent launch forbids: no wait, two waits, an access or a store before it. */
 export class PdlError extends TegulaError {}
+/** A store to a tensor that is only read, or a load from one that is only written. */
+export class RoleError extends TegulaError {}
 /** IR that no author's function records: wrong types or scopes in hand-built nodes. */
 export class VerifyError extends TegulaError {}
 /** A barrier or warp-wide operation that some of its threads may not reach. */

@@ -3,14 +3,14 @@
  * Expr. Types carry the dtype and the lane count, so tsc refuses to add f32 to u32 or to store bf16 as f32.
  */
 import type { DType, DTypeName, IntegerName, NumericName } from "./dtype.ts";
-import { f32, i32, u32 } from "./dtype.ts";
-import { DTypeError, StagingError } from "./errors.ts";
+import { f32, i32, requireDType, u32 } from "./dtype.ts";
+import { describe, DTypeError, StagingError } from "./errors.ts";
 import type { BinaryFn, LaneCount, Type, UnaryFn, Value } from "./ir.ts";
 import { formatType } from "./ir.ts";
 import type { Reg } from "./register.ts";
 import { Size } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
-import { describe, type Scope, type Trace, type Traced } from "./trace.ts";
+import { checkReceivers, type Scope, type Trace, type Traced } from "./trace.ts";
 import { convertible } from "./typing.ts";
 
 /** What may stand where an Expr of this type is wanted. A scalar spreads over the lanes of a vector. */
@@ -180,6 +180,7 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
    */
   to<T extends DTypeName>(dtype: DType<T>): Expr<T, L> {
     const at = callerLocation();
+    requireDType(dtype, at);
     const value = use(this.trace, this, "the operand of to", at);
     return wrap(this.trace, convert(this.trace, value, dtype, at));
   }
@@ -187,6 +188,7 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
   /** The same bits read as another dtype of the same size. */
   bitcast<T extends DTypeName>(dtype: DType<T>): Expr<T, L> {
     const at = callerLocation();
+    requireDType(dtype, at);
     const a = use(this.trace, this, "the operand of bitcast", at);
     return wrap(
       this.trace,
@@ -213,6 +215,10 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
       hint: "Use its methods: a.add(b), a.lt(b), condition.select(a, b)",
     });
   }
+
+  static {
+    checkReceivers(this);
+  }
 }
 
 /** Wraps a value as belonging to the innermost open block. */
@@ -230,11 +236,19 @@ export function use(trace: Trace, operand: unknown, what: string, at: Location):
   throw new StagingError(`${capitalized(what)} is ${describe(operand)}; a run-time value is needed`, {
     at,
     related: lastCondition(trace, operand),
-    hint:
-      typeof operand === "boolean"
-        ? "`!x`, `x && y`, `x === y` are JavaScript's own: write x.not(), x.and(y), x.eq(y)"
-        : undefined,
+    hint: insteadOf(operand),
   });
+}
+
+function insteadOf(operand: unknown): string | undefined {
+  if (typeof operand === "boolean")
+    return "`!x`, `x && y`, `x === y` are JavaScript's own: write x.not(), x.and(y), x.eq(y)";
+  if (typeof operand === "number") return `Make it one: t.const(f32, ${operand})`;
+  if (operand instanceof Size) return "Make it one: t.dim(size), an i32, and .to(f32) where that is needed";
+  if (operand === undefined)
+    return "A function without `return`, a missing property and a forgotten argument give undefined";
+  if (typeof operand !== "object" || operand === null || !("trace" in operand)) return undefined;
+  return "Take an element of it: tensor.load([i]), array.get(i)";
 }
 
 /** The IR value of an operand where a value of `type` is wanted: numbers become constants, scalars spread over lanes. */
@@ -255,7 +269,7 @@ export function toValue(trace: Trace, operand: unknown, type: Type, what: string
     });
   }
   if (value.type.lanes === 1 && type.lanes > 1) {
-    const lanes = Array.from({ length: type.lanes }, () => value);
+    const lanes = Object.freeze(Array.from({ length: type.lanes }, () => value));
     return trace.let({ kind: "pack", lanes }, at);
   }
   if (value.type.lanes !== type.lanes) {

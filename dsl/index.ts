@@ -6,6 +6,7 @@ export { HostTensor } from "./host.ts";
 export type { CacheHint, KernelIR, LaneCount, Role } from "./ir.ts";
 export { type Kernel, kernel, type KernelConfig } from "./kernel.ts";
 export { decode, encode, type Saturation } from "./numerics.ts";
+export { printKernel, type PrintOptions } from "./print.ts";
 export {
   type Dependent,
   type Early,

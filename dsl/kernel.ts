@@ -1,10 +1,10 @@
 /** `kernel()`: traces an author's function into verified IR. */
-import { NameError, ShapeError, StagingError } from "./errors.ts";
+import { describe, NameError, PdlError, ShapeError, StagingError } from "./errors.ts";
 import { Expr } from "./expr.ts";
 import type { KernelIR, Scalar, Tensor as TensorIR, Value } from "./ir.ts";
 import { stmtOperands, walk } from "./ir.ts";
 import type { Dependent, Early, Params } from "./params.ts";
-import { type Dim, maxOf, minOf, namedSizes, type Size } from "./size.ts";
+import { type Dim, isDim, maxOf, minOf, namedSizes, Size } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
 import { Tensor } from "./tensor.ts";
 import { Thread } from "./thread.ts";
@@ -39,11 +39,19 @@ export function kernel<const P extends Params>(
   body: (t: Thread<Dependent<P>>, early: Early<P>) => void,
 ): Kernel<P> {
   const at = callerLocation();
+  requireObject("kernel() takes a configuration,", config, at);
   const { name, block, params } = config;
   requireIdentifier("A kernel's name", name, at);
   const grid = gridOf(config.grid, at);
   if (!Number.isInteger(block) || block < 32 || block > 1024 || block % 32 !== 0) {
-    throw new ShapeError(`A block has a multiple of 32 threads, 32 to 1,024, not ${block}`, { at });
+    throw new ShapeError(`A block has a multiple of 32 threads, 32 to 1,024, not ${describe(block)}`, { at });
+  }
+  requireObject("A kernel's params are an object,", params, at);
+  if (typeof body !== "function") {
+    throw new StagingError(`A kernel's body is a function, not ${describe(body)}`, {
+      at,
+      hint: "Write kernel({ ... }, (t, { weights }) => { ... })",
+    });
   }
 
   const tensors: TensorIR[] = [];
@@ -52,6 +60,12 @@ export function kernel<const P extends Params>(
   const early: Record<string, unknown> = {};
   const late: Record<string, unknown> = {};
   for (const [key, spec] of Object.entries(params)) {
+    if (spec?.kind !== "scalar" && spec?.kind !== "tensor") {
+      throw new ShapeError(`The parameter ${key} is ${describe(spec)}`, {
+        at,
+        hint: `Declare it: ${key}: input(f32, [M, N]); frozen, output and inout are the other roles, scalar(f32) a number`,
+      });
+    }
     requireIdentifier("A parameter's name", key, spec.at);
     if (spec.kind === "scalar") {
       const scalar: Scalar = Object.freeze({ name: key, dtype: spec.dtype, at: spec.at });
@@ -70,19 +84,27 @@ export function kernel<const P extends Params>(
         at: spec.at,
       });
       tensors.push(memory);
-      (role === "frozen" ? early : late)[key] = new Tensor(trace, trace.root, memory, role);
+      const [here, elsewhere] = role === "frozen" ? [early, late] : [late, early];
+      here[key] = new Tensor(trace, trace.root, memory, role);
+      explainAbsence(elsewhere, memory);
     }
   }
 
   const t = new Thread(trace, grid, block, () => late as Dependent<P>);
   rejectAsync(body(t, early as Early<P>), at);
+  for (const loop of trace.idleLoops) {
+    throw new StagingError("A loop was described here, but nothing iterates it", {
+      at: loop,
+      hint: "Write for (const i of t.range(n)) { ... }, with `of`",
+    });
+  }
   const ir: KernelIR = Object.freeze({
     name,
     grid,
     block,
     tensors: Object.freeze(tensors),
     scalars: Object.freeze(scalars),
-    sizes: collectSizes(tensors, grid, trace, params, at),
+    sizes: collectSizes(tensors, grid, trace, params),
     shared: Object.freeze([...trace.shared]),
     body: trace.close(trace.root),
     at,
@@ -98,24 +120,19 @@ function collectSizes(
   grid: readonly Dim[],
   trace: Trace,
   params: Params,
-  at: Location,
 ): readonly Size[] {
   const known = new Map<string, Size>();
   for (const size of tensors.flatMap((tensor) => tensor.shape.flatMap(namedSizes))) {
     const name = String(size);
     requireIdentifier("A size's name", name, size.at);
-    const before = known.get(name);
-    if ((before && before !== size) || name in params) {
-      throw new ShapeError(`The name ${name} stands for two things`, {
-        at: size.at,
-        related: [{ what: "the other is", at: before?.at ?? at }],
-        hint: "Declare each size once and give every parameter and size a name of its own",
-      });
-    }
+    requireOnlyOne(name, size.at, known.get(name), size);
+    if (Object.hasOwn(params, name)) requireOnlyOne(name, size.at, params[name], size);
     known.set(name, size);
   }
-  for (const size of [...grid.flatMap(namedSizes), ...trace.usedSizes.values()]) {
-    if (known.get(String(size)) === size) continue;
+  for (const size of [...grid.flatMap(namedSizes), ...trace.usedSizes]) {
+    const declared = known.get(String(size));
+    if (declared === size) continue;
+    requireOnlyOne(String(size), size.at, declared, size);
     throw new ShapeError(`No parameter's shape contains the size ${size}, so a launch could not know its value`, {
       at: size.at,
       hint: "Put it into a parameter's shape, or pass it as scalar(i32)",
@@ -124,21 +141,65 @@ function collectSizes(
   return Object.freeze([...known.values()]);
 }
 
+function requireOnlyOne(name: string, at: Location, one: { readonly at: Location } | undefined, other: unknown): void {
+  if (!one || one === other) return;
+  throw new ShapeError(`The name ${name} stands for two things`, {
+    at,
+    related: [{ what: "the other is", at: one.at }],
+    hint: "Declare each size once and give every parameter and size a name of its own",
+  });
+}
+
+/** Without tsc nothing keeps an author from `(t, { input }) => ...`. */
+function explainAbsence(record: Record<string, unknown>, { name, role, at: declaredAt }: TensorIR): void {
+  Object.defineProperty(record, name, {
+    get(): never {
+      const late = role !== "frozen";
+      throw new PdlError(
+        `${name} is ${role}: it ${late ? "does not exist before" : "is not what comes from"} the wait`,
+        {
+          at: callerLocation(),
+          related: [{ what: "it was declared", at: declaredAt }],
+          hint: late
+            ? `Write const { ${name} } = t.pdl.wait()`
+            : `It is in the body's arguments: (t, { ${name} }) => ...`,
+        },
+      );
+    },
+  });
+}
+
+function requireObject(what: string, value: unknown, at: Location): void {
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) return;
+  throw new ShapeError(`${what} not ${describe(value)}`, {
+    at,
+    hint: "Write kernel({ name, grid, block: 128, params: { x: input(f32, [N]) } }, (t) => { ... })",
+  });
+}
+
 function gridOf(grid: KernelConfig<Params>["grid"], at: Location): readonly [Dim, Dim, Dim] {
   const axes: readonly (Dim | undefined)[] = Array.isArray(grid) ? grid : [grid as Dim];
-  const [x = 1, y = 1, z = 1] = axes;
+  const [first, y = 1, z = 1] = axes;
+  if (first === undefined || axes.length > 3) {
+    throw new ShapeError(`A grid is a number of blocks or an array of one to three, not ${describe(grid)}`, {
+      at,
+      hint: "Write grid: ceilDiv(N, tile) or grid: [x, y]",
+    });
+  }
+  const x = first;
   const limits = [2 ** 31 - 1, 65_535, 65_535];
   for (const [axis, dim] of [x, y, z].entries()) {
     const limit = limits[axis] ?? 0;
-    const wrong = typeof dim === "number" ? !Number.isInteger(dim) || dim > limit : minOf(dim) > limit;
-    if (wrong || maxOf(dim) < 1 || minOf(dim) < (typeof dim === "number" ? 1 : 0)) {
-      throw new ShapeError(`The grid has ${dim} blocks along ${"xyz"[axis]}; it may have 1 to ${limit}`, {
-        at,
-        hint: typeof dim === "number" && !Number.isInteger(dim) ? "Round up with ceilDiv(n, tile)" : undefined,
-      });
-    }
+    // A size of 0 blocks is refused when the kernel is launched.
+    const fits = isDim(dim) && minOf(dim) <= limit && maxOf(dim) >= 1 && minOf(dim) >= (dim instanceof Size ? 0 : 1);
+    if (fits) continue;
+    const given = isDim(dim) ? String(dim) : describe(dim);
+    throw new ShapeError(`The grid has ${given} blocks along ${"xyz"[axis]}; it may have 1 to ${limit}`, {
+      at,
+      hint: Number.isInteger(dim) ? undefined : "Write whole numbers or sizes; round up with ceilDiv(n, tile)",
+    });
   }
-  return [x, y, z];
+  return Object.freeze([x, y, z] as const);
 }
 
 /** `if (!c)` and `!c` see only that an object is there. What they leave behind is a condition that nothing uses. */
@@ -148,7 +209,8 @@ function rejectUnusedConditions(ir: KernelIR): void {
   walk(ir.body, (stmt) => {
     if (stmt.kind !== "let" || used.has(stmt.value)) return;
     const { op, type } = stmt.value;
-    if (type.dtype.name !== "bool" || (op.kind !== "binary" && op.kind !== "unary")) return;
+    // Reg.update reads, whether its function uses that or not.
+    if (type.dtype.name !== "bool" || op.kind === "atomic" || op.kind === "read") return;
     throw new StagingError("The condition made here is never used", {
       at: stmt.at,
       related: [{ what: `the kernel ${ir.name} begins`, at: ir.at }],
@@ -161,11 +223,8 @@ const identifier = /^[A-Za-z][A-Za-z0-9_]*$/;
 
 function requireIdentifier(what: string, name: string, at: Location): void {
   if (typeof name === "string" && identifier.test(name) && name.length <= 200 && !name.includes("__")) return;
-  throw new NameError(
-    `${what} must be an identifier of letters, digits and single underscores, got ${JSON.stringify(name)}`,
-    {
-      at,
-      hint: "It becomes a name in generated code",
-    },
-  );
+  throw new NameError(`${what} is an identifier of letters, digits and single underscores, not ${describe(name)}`, {
+    at,
+    hint: "It becomes a name in generated code; write for example rms_norm",
+  });
 }

@@ -3,11 +3,11 @@
  * read at once. `input`, `output` and `inout` tensors exist only after `t.pdl.wait()`, because the kernel launched just
  * before may still be writing them.
  */
-import type { DType, DTypeName } from "./dtype.ts";
-import { ShapeError } from "./errors.ts";
+import { type DType, type DTypeName, requireDType } from "./dtype.ts";
+import { describe, ShapeError } from "./errors.ts";
 import type { Expr } from "./expr.ts";
 import type { Role } from "./ir.ts";
-import { type Dim, maxOf, minOf } from "./size.ts";
+import { type Dim, isDim, maxOf, minOf } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -39,12 +39,23 @@ function tensorRole<R extends Role>(role: R) {
   return <const N extends DTypeName, const S extends Shape>(
     dtype: DType<N>,
     shape: S,
-    { alignBytes = dtype.bytes }: TensorOptions = {},
+    options: TensorOptions = {},
   ): TensorSpec<R, N, S["length"]> => {
     const at = callerLocation();
+    requireDType(dtype, at);
+    const { alignBytes = dtype.bytes } = options;
+    if (!Array.isArray(shape) || shape.length === 0) {
+      throw new ShapeError(`A shape is an array of at least one dimension, not ${describe(shape)}`, {
+        at,
+        hint: `Write ${role}(${dtype.name}, [M, N]); for a single number scalar(...), or [1]`,
+      });
+    }
     for (const dim of shape) {
-      if (minOf(dim) < 1 || maxOf(dim) > 2 ** 31 - 1 || !Number.isInteger(minOf(dim))) {
-        throw new ShapeError(`A dimension is a whole number from 1 to 2^31 - 1, got ${dim}`, { at });
+      if (!isDim(dim) || minOf(dim) < 1 || maxOf(dim) > 2 ** 31 - 1) {
+        const given = isDim(dim)
+          ? `${dim}${typeof dim === "number" ? "" : `, which is from ${dim.min} on`}`
+          : describe(dim);
+        throw new ShapeError(`A dimension is a whole number from 1 to 2^31 - 1, not ${given}`, { at });
       }
       if (typeof dim !== "number" && dim.term.kind !== "named") {
         throw new ShapeError(`The dimension ${dim} is computed; a launch could not tell what its parts are`, {
@@ -55,7 +66,7 @@ function tensorRole<R extends Role>(role: R) {
     }
     if (![1, 2, 4, 8, 16, 32, 64, 128, 256].includes(alignBytes) || alignBytes < dtype.bytes) {
       throw new ShapeError(
-        `alignBytes of ${dtype.name} is a power of two from ${dtype.bytes} to 256, not ${alignBytes}`,
+        `alignBytes of ${dtype.name} is a power of two from ${dtype.bytes} to 256, not ${describe(alignBytes)}`,
         { at },
       );
     }
@@ -75,7 +86,9 @@ export const inout = tensorRole("inout");
 
 /** A run-time number, passed by value and known from the kernel's first line on. */
 export function scalar<N extends "f32" | "i32" | "u32">(dtype: DType<N>): ScalarSpec<N> {
-  return Object.freeze({ kind: "scalar", dtype, at: callerLocation() });
+  const at = callerLocation();
+  requireDType(dtype, at, ["f32", "i32", "u32"]);
+  return Object.freeze({ kind: "scalar", dtype, at });
 }
 
 type Handle<S> =

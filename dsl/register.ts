@@ -1,10 +1,10 @@
 /** Registers: what a thread may change. Everything else in a kernel is immutable. */
 import type { DType, DTypeName } from "./dtype.ts";
-import { ShapeError } from "./errors.ts";
+import { describe, ShapeError, StagingError } from "./errors.ts";
 import { type Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
 import type { LaneCount, Register, Value } from "./ir.ts";
 import { callerLocation, type Location } from "./source.ts";
-import type { Scope, Trace, Traced } from "./trace.ts";
+import { checkReceivers, type Scope, type Trace, type Traced } from "./trace.ts";
 
 /** One mutable register. As an operand it stands for the value it has at that point. */
 export class Reg<D extends DTypeName = DTypeName, L extends LaneCount = 1> implements Traced {
@@ -40,6 +40,12 @@ export class Reg<D extends DTypeName = DTypeName, L extends LaneCount = 1> imple
 
   /** Sets it to what a function makes of its value: `sum.update((s) => s.add(x))`. */
   update(next: (now: Expr<D, L>) => Operand<D, L>): void {
+    if (typeof next !== "function") {
+      throw new StagingError(`update takes a function, not ${describe(next)}`, {
+        at: callerLocation(),
+        hint: "Write sum.update((now) => now.add(x))",
+      });
+    }
     this.set(next(this.get()));
   }
 
@@ -67,6 +73,10 @@ export class Reg<D extends DTypeName = DTypeName, L extends LaneCount = 1> imple
   private write(value: Value, at: Location): void {
     this.trace.checkScope("A register", this);
     this.trace.emit({ kind: "write", register: this.register, index: this.index, value, at });
+  }
+
+  static {
+    checkReceivers(this);
   }
 }
 
@@ -119,5 +129,9 @@ export class RegArray<D extends DTypeName = DTypeName, L extends LaneCount = 1> 
 
   set(index: Index, value: Operand<D, L>): void {
     this.reg(index).set(value);
+  }
+
+  static {
+    checkReceivers(this);
   }
 }

@@ -5,7 +5,7 @@
  * A Size stands wherever a dimension may: in parameter shapes, in the grid, as an index operand. Its value comes from the
  * shapes of the tensors passed to the launch.
  */
-import { ShapeError } from "./errors.ts";
+import { describe, ShapeError } from "./errors.ts";
 import { callerLocation, type Location } from "./source.ts";
 
 /** A dimension: known while tracing, or at launch. */
@@ -67,7 +67,14 @@ export function size(name: string, facts: Partial<SizeFacts> = {}): Size {
   const { min = 1, max = maxSize, multipleOf = 1 } = facts;
   const at = callerLocation();
   if (![min, max, multipleOf].every(Number.isSafeInteger) || min < 0 || max < min || max > maxSize || multipleOf < 1) {
-    throw new ShapeError(`size("${name}") needs 0 <= min <= max < 2^31 and multipleOf >= 1`, { at });
+    throw new ShapeError(`size(${describe(name)}) needs whole numbers, 0 <= min <= max < 2^31 and multipleOf >= 1`, {
+      at,
+    });
+  }
+  if (Math.ceil(min / multipleOf) * multipleOf > max) {
+    throw new ShapeError(`size(${describe(name)}): no multiple of ${multipleOf} lies between ${min} and ${max}`, {
+      at,
+    });
   }
   return new Size({ kind: "named", name }, { min, max, multipleOf }, at);
 }
@@ -77,10 +84,16 @@ function operation(op: SizeOp) {
   function apply(a: number, b: number): number;
   function apply(a: Dim, b: Dim): Dim;
   function apply(a: Dim, b: Dim): Dim {
+    const at = callerLocation();
+    for (const dim of [a, b]) requireDim(dim, op, at);
     const divides = op === "floorDiv" || op === "ceilDiv";
-    if (divides && minOf(b) < 1) throw new ShapeError(`${op} by ${b}, which may be zero`, { at: callerLocation() });
+    if (divides && minOf(b) < 1) throw new ShapeError(`${op} by ${b}, which may be zero`, { at });
     if (typeof a === "number" && typeof b === "number") return compute(op, a, b);
-    return new Size({ kind: "op", op, a, b }, factsOf(op, a, b), callerLocation());
+    // Devices truncate towards zero.
+    if (divides && minOf(a) < 0) {
+      throw new ShapeError(`${op} of ${a}, which may be negative`, { at, hint: `Write dims.max(${a}, 0)` });
+    }
+    return new Size({ kind: "op", op, a, b }, factsOf(op, a, b), at);
   }
   return apply;
 }
@@ -95,6 +108,19 @@ export const dims = Object.freeze({
   min: operation("min"),
   max: operation("max"),
 });
+
+/** Whether it is a whole number or a Size. */
+export function isDim(dim: unknown): dim is Dim {
+  return dim instanceof Size || Number.isSafeInteger(dim);
+}
+
+function requireDim(dim: unknown, what: string, at: Location): void {
+  if (isDim(dim)) return;
+  throw new ShapeError(`${what} takes whole numbers and sizes, not ${describe(dim)}`, {
+    at,
+    hint: "Run-time values have methods for it: x.add(y), x.div(y)",
+  });
+}
 
 /** The largest power of two, at most `limit`, that is certain to divide the dimension. */
 export function powerOfTwoDivisor(dim: Dim, limit: number): number {
@@ -149,10 +175,9 @@ function compute(op: SizeOp, a: number, b: number): number {
 
 function factsOf(op: SizeOp, a: Dim, b: Dim): SizeFacts {
   const [multipleA, multipleB] = [multipleOf(a), multipleOf(b)];
-  // sub and the divisions fall as b rises; every other operation rises with it.
-  const falling = op === "sub" || op === "floorDiv" || op === "ceilDiv";
-  const min = compute(op, minOf(a), falling ? maxOf(b) : minOf(b));
-  const max = compute(op, maxOf(a), falling ? minOf(b) : maxOf(b));
+  // Every operation rises or falls in each operand, so its extremes lie at theirs.
+  const ends = [minOf(a), maxOf(a)].flatMap((x) => [compute(op, x, minOf(b)), compute(op, x, maxOf(b))]);
+  const [min, max] = [Math.min(...ends), Math.max(...ends)];
   switch (op) {
     case "mul":
       return { min, max, multipleOf: Math.max(1, multipleA * multipleB) };

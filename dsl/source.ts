@@ -6,6 +6,8 @@
  * mapped once per call site.
  */
 
+import type { SourceMap } from "node:module";
+
 /** A place in an author's file. `file` is relative to the working directory when inside it. Lines and columns start at 1. */
 export interface Location {
   readonly file: string;
@@ -29,7 +31,8 @@ export function callerLocation(): Location {
   const sites = rawStack();
   for (const [depth, site] of sites.entries()) {
     const script = site.getScriptNameOrSourceURL() ?? "";
-    if (plainPath(script).startsWith(dslFolder)) continue;
+    // Array.map and the like have no script.
+    if (!script || plainPath(script).startsWith(dslFolder)) continue;
     const key = `${script}:${site.getLineNumber()}:${site.getColumnNumber()}`;
     let location = mappedLocations.get(key);
     if (!location) {
@@ -85,17 +88,24 @@ function rawStack(): readonly CallSite[] {
 function mapped(site: CallSite, depth: number): Location {
   const script = site.getScriptNameOrSourceURL() ?? "";
   const [line, column] = [site.getLineNumber() ?? 0, site.getColumnNumber() ?? 0];
-  // Node's own source maps (tsx, --enable-source-maps), asked for this one frame.
-  const entry = globalThis.process
-    ?.getBuiltinModule?.("node:module")
-    .findSourceMap(script)
-    ?.findEntry(line - 1, column - 1);
+  const entry = sourceMapOf(script)?.findEntry(line - 1, column - 1);
   if (entry && "originalSource" in entry) {
     return locate(entry.originalSource, entry.originalLine + 1, entry.originalColumn + 1);
   }
   // A tool that maps stacks by a hook (vitest): what it prints for the frame.
   const hook: unknown = Error.prepareStackTrace;
   return (typeof hook === "function" && printedFrame(depth)) || locate(script, line, column);
+}
+
+const sourceMaps = new Map<string, SourceMap | undefined>();
+
+/** Node's own source map of a script (tsx, --enable-source-maps). Node parses it anew each time it is asked. */
+function sourceMapOf(script: string): SourceMap | undefined {
+  if (!sourceMaps.has(script)) {
+    const module = globalThis.process?.getBuiltinModule?.("node:module");
+    sourceMaps.set(script, module?.findSourceMap(script));
+  }
+  return sourceMaps.get(script);
 }
 
 function printedFrame(depth: number): Location | undefined {

@@ -1,11 +1,12 @@
 /** Tensors in a kernel author's hands: typed loads, stores and atomics on global and shared memory. */
 import type { DType, DTypeName, NumericName } from "./dtype.ts";
-import { ShapeError } from "./errors.ts";
+import { describe, ShapeError, StagingError } from "./errors.ts";
 import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
 import type { AtomicFn, CacheHint, LaneCount, Memory, Role, Value } from "./ir.ts";
+import { Reg } from "./register.ts";
 import type { Dim } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
-import type { Scope, Trace, Traced } from "./trace.ts";
+import { checkReceivers, type Scope, type Trace, type Traced } from "./trace.ts";
 
 /** Where a tensor lives and what may be done with it. */
 export type Access = Role | "shared";
@@ -88,11 +89,11 @@ export class Tensor<
   storeVec<L extends LaneCount>(
     this: Tensor<N, Rank, Writable>,
     index: Indices<Rank>,
-    value: Expr<N, L>,
+    value: Expr<N, L> | Reg<N, L>,
     options: StoreOptions = {},
   ): void {
     const at = callerLocation();
-    const lanes = value instanceof Expr ? value.lanes : 1;
+    const lanes = value instanceof Expr || value instanceof Reg ? value.lanes : 1;
     const stored = toValue(this.trace, value, { dtype: this.dtype, lanes }, `${this.memory.name}.storeVec`, at);
     store(this, index, stored, options, at);
   }
@@ -128,6 +129,10 @@ export class Tensor<
   ): Expr<N> {
     return atomic("compareExchange", this, index, value, compare);
   }
+
+  static {
+    checkReceivers(this);
+  }
 }
 
 type Any = Tensor<DTypeName, number, Access>;
@@ -140,6 +145,7 @@ function load<N extends DTypeName, L extends LaneCount>(
 ): Expr<N, L> {
   const at = callerLocation();
   const { trace, memory } = tensor;
+  requireHint(cache, ["normal", "stream", "evictFirst", "evictLast"], at);
   const indices = toIndices(tensor, index, at);
   const guardValue = guard === undefined ? undefined : use(trace, guard, "the guard of a load", at);
   return wrap(trace, trace.let({ kind: "load", memory, index: indices, lanes, guard: guardValue, cache }, at));
@@ -147,8 +153,15 @@ function load<N extends DTypeName, L extends LaneCount>(
 
 function store(tensor: Any, index: readonly Index[], value: Value, options: StoreOptions, at: Location): void {
   const { trace, memory } = tensor;
+  const { cache = "normal" } = options;
+  requireHint(cache, ["normal", "stream"], at);
   const indices = toIndices(tensor, index, at);
-  trace.emit({ kind: "store", memory, index: indices, value, cache: options.cache ?? "normal", at });
+  trace.emit({ kind: "store", memory, index: indices, value, cache, at });
+}
+
+function requireHint(cache: CacheHint, allowed: readonly CacheHint[], at: Location): void {
+  if (allowed.includes(cache)) return;
+  throw new StagingError(`A cache hint here is one of ${allowed.join(", ")}, not ${describe(cache)}`, { at });
 }
 
 function atomic<N extends DTypeName>(
@@ -172,7 +185,8 @@ function toIndices(tensor: Any, index: readonly Index[], at: Location): readonly
   trace.checkScope(`The tensor ${memory.name}`, tensor);
   if (!Array.isArray(index) || index.length !== memory.shape.length) {
     throw new ShapeError(
-      `${memory.name} has shape [${memory.shape.join(", ")}] and takes ${memory.shape.length} indices`,
+      `${memory.name} has shape [${memory.shape.join(", ")}] and takes an array of ${memory.shape.length} indices, not ` +
+        (Array.isArray(index) ? `${index.length}` : describe(index)),
       {
         at,
         related: [{ what: `${memory.name} was declared`, at: memory.at }],

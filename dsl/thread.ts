@@ -2,15 +2,16 @@
  * `t`: a kernel as one of its threads sees it. Where it is in the grid, what it shares with others, how it branches and
  * loops, and the two points of programmatic dependent launch.
  */
-import { bool, type DType, type DTypeName, i32, type NumericName } from "./dtype.ts";
-import { PdlError, ShapeError, StagingError } from "./errors.ts";
+import { bool, type DType, type DTypeName, i32, type NumericName, requireDType } from "./dtype.ts";
+import { describe, PdlError, ShapeError, StagingError } from "./errors.ts";
 import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
-import type { IdName, LaneCount, ReduceFn, Register, Shared, ShuffleMode, Type } from "./ir.ts";
+import type { Block, IdName, LaneCount, ReduceFn, Register, Shared, ShuffleMode, Type } from "./ir.ts";
 import { Reg, RegArray } from "./register.ts";
-import type { Dim } from "./size.ts";
+import { type Dim, isDim } from "./size.ts";
 import { callerLocation, type Location, variableNameAt } from "./source.ts";
 import { Tensor } from "./tensor.ts";
-import { describe, Trace } from "./trace.ts";
+import { checkReceivers, Trace } from "./trace.ts";
+import { requireLanes } from "./typing.ts";
 
 /** Exprs along the three axes of the grid. */
 export interface Axes {
@@ -98,12 +99,16 @@ export class Thread<Late = unknown> {
 
   /** A constant. f32 rounds to nearest; the other dtypes must hold the number exactly or, for narrow floats, round it. */
   const<D extends DTypeName>(dtype: DType<D>, value: number): Expr<D> {
-    return wrap(this.trace, this.trace.constant(dtype, value, callerLocation()));
+    const at = callerLocation();
+    requireDType(dtype, at);
+    return wrap(this.trace, this.trace.constant(dtype, value, at));
   }
 
   /** A dimension, whichever kind it is, as an Expr. */
   dim(dim: Dim): Expr<"i32"> {
-    return wrap(this.trace, this.trace.dim(dim, callerLocation()));
+    const at = callerLocation();
+    if (!isDim(dim)) throw new ShapeError(`A dimension is a whole number or a size, not ${describe(dim)}`, { at });
+    return wrap(this.trace, this.trace.dim(dim, at));
   }
 
   /** A mutable register. */
@@ -114,8 +119,7 @@ export class Thread<Late = unknown> {
   ): Reg<D, L> {
     const at = callerLocation();
     const trace = this.trace;
-    const width = lanes ?? (init instanceof Expr || init instanceof Reg ? init.lanes : 1);
-    const type: Type = { dtype, lanes: width as LaneCount };
+    const type = typeOf(dtype, lanes ?? (init instanceof Expr || init instanceof Reg ? init.lanes : 1), at);
     const value = toValue(trace, init, type, "reg", at);
     const register: Register = Object.freeze({ name: variableNameAt(at) ?? "r", type, length: undefined, at });
     trace.emit({ kind: "declare", register, init: value, at });
@@ -136,7 +140,7 @@ export class Thread<Late = unknown> {
         hint: "Its length must be a TypeScript number; registers can't be allocated at run time",
       });
     }
-    const type: Type = { dtype, lanes: lanes ?? 1 };
+    const type = typeOf(dtype, lanes ?? 1, at);
     const value = init === undefined ? undefined : toValue(trace, init, type, "array", at);
     const register: Register = Object.freeze({ name: variableNameAt(at) ?? "r", type, length, at });
     trace.emit({ kind: "declare", register, init: value, at });
@@ -147,7 +151,7 @@ export class Thread<Late = unknown> {
   pack<D extends DTypeName, const E extends readonly Expr<D>[]>(...lanes: E): Expr<D, E["length"] & LaneCount> {
     const at = callerLocation();
     const values = lanes.map((lane) => use(this.trace, lane, "a lane of pack", at));
-    return wrap(this.trace, this.trace.let({ kind: "pack", lanes: values }, at));
+    return wrap(this.trace, this.trace.let({ kind: "pack", lanes: Object.freeze(values) }, at));
   }
 
   /** Shared memory of the block: undefined content, 16-byte aligned, the same tensor wherever in the kernel it is made. */
@@ -156,11 +160,13 @@ export class Thread<Late = unknown> {
     shape: S,
   ): Tensor<N, S["length"], "shared"> {
     const at = callerLocation();
-    if (!shape.every((size) => Number.isInteger(size) && size >= 1)) {
-      throw new ShapeError(
-        `Shared memory has a fixed shape of whole numbers, not [${shape.map(describe).join(", ")}]`,
-        { at },
-      );
+    requireDType(dtype, at);
+    if (!Array.isArray(shape) || shape.length === 0 || !shape.every((size) => Number.isInteger(size) && size >= 1)) {
+      const given = Array.isArray(shape) ? `[${shape.map(describe).join(", ")}]` : describe(shape);
+      throw new ShapeError(`Shared memory has a fixed shape of positive whole numbers, not ${given}`, {
+        at,
+        hint: "Write t.shared(f32, [rows, columns]) with TypeScript numbers; for a size known at launch use its maximum",
+      });
     }
     const name = variableNameAt(at) ?? "s";
     const memory: Shared = Object.freeze({
@@ -190,14 +196,16 @@ export class Thread<Late = unknown> {
     if (!Number.isInteger(step) || step < 1) {
       throw new ShapeError(`The step of a loop is a positive TypeScript number, not ${describe(step)}`, { at });
     }
-    const from = toIndex(trace, start, "range", at);
-    const to = toIndex(trace, end, "range", at);
-    if (unroll && (from.op.kind !== "const" || to.op.kind !== "const")) {
-      throw new StagingError("Only a loop whose bounds are TypeScript numbers can be unrolled", { at });
-    }
-    const induction = trace.induction(at);
+    trace.idleLoops.add(at);
     return {
       [Symbol.iterator](): Iterator<Expr<"i32">> {
+        trace.idleLoops.delete(at);
+        const from = toIndex(trace, start, "range", at);
+        const to = toIndex(trace, end, "range", at);
+        if (unroll && (from.op.kind !== "const" || to.op.kind !== "const")) {
+          throw new StagingError("Only a loop whose bounds are TypeScript numbers can be unrolled", { at });
+        }
+        const induction = trace.induction(at);
         const scope = trace.open(at);
         let started = false;
         return {
@@ -211,7 +219,7 @@ export class Thread<Late = unknown> {
             return { done: true, value: undefined };
           },
           return(): never {
-            throw new StagingError("A traced loop was left by break or return", {
+            throw new StagingError("A traced loop was left before its end, by break, return or destructuring", {
               at,
               related: [{ what: "the last line recorded in it is", at: Trace.lastLine(scope) }],
               hint: "Its body runs once, while tracing; put what should be skipped into t.when(condition, ...)",
@@ -227,7 +235,7 @@ export class Thread<Late = unknown> {
     const at = callerLocation();
     const value = toValue(this.trace, condition, { dtype: bool, lanes: 1 }, "when", at);
     const thenBlock = this.trace.block(at, then);
-    const otherwiseBlock = otherwise ? this.trace.block(at, otherwise) : [];
+    const otherwiseBlock = otherwise === undefined ? noStmts : this.trace.block(at, otherwise);
     this.trace.emit({ kind: "if", condition: value, then: thenBlock, otherwise: otherwiseBlock, at });
   }
 
@@ -300,8 +308,20 @@ export class Thread<Late = unknown> {
     const a = use(this.trace, x, "the operand of a warp reduction", at);
     return wrap(this.trace, this.trace.let({ kind: "reduce", fn, a }, at));
   }
+
+  static {
+    checkReceivers(this);
+  }
+}
+
+const noStmts: Block = Object.freeze([]);
+
+function typeOf(dtype: DType, lanes: number, at: Location): Type {
+  requireDType(dtype, at);
+  requireLanes(lanes, at);
+  return Object.freeze({ dtype, lanes });
 }
 
 function isOptions(value: Index | RangeOptions): value is RangeOptions {
-  return typeof value === "object" && Object.getPrototypeOf(value) === Object.prototype;
+  return typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype;
 }

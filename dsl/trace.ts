@@ -5,11 +5,11 @@
  * while that block is open; afterwards its line in the generated code would be out of scope.
  */
 import { type DType, f32, i32 } from "./dtype.ts";
-import { DTypeError, ScopeError, StagingError, UnsupportedError } from "./errors.ts";
+import { describe, DTypeError, ScopeError, StagingError, UnsupportedError } from "./errors.ts";
 import { foldBinary } from "./fold.ts";
-import type { Block, Leaf, Op, Shared, Stmt, Type, Value } from "./ir.ts";
+import type { BinaryFn, Block, Leaf, Op, Shared, Stmt, Type, Value } from "./ir.ts";
 import { decode, encode } from "./numerics.ts";
-import { type Dim, multipleOf, type Size, type SizeOp } from "./size.ts";
+import { type Dim, minOf, multipleOf, type Size } from "./size.ts";
 import { callerLocation, type Location, variableNameAt } from "./source.ts";
 import { resultType } from "./typing.ts";
 
@@ -28,13 +28,15 @@ export interface Traced {
 }
 
 /** More statements than any kernel needs: a `while (expr)` never ends and would otherwise eat all memory. */
-const maxStatements = 1_000_000;
+const maxStatements = 200_000;
 
 export class Trace {
   readonly kernelName: string;
   readonly root: Scope;
   readonly shared: Shared[] = [];
-  readonly usedSizes = new Map<string, Size>();
+  readonly usedSizes = new Set<Size>();
+  /** Where loops were described that nothing has iterated yet. */
+  readonly idleLoops = new Set<Location>();
   private readonly stack: Scope[];
   private readonly leaves = new Map<string, Value>();
   private nextId = 0;
@@ -52,6 +54,7 @@ export class Trace {
     if (!scope) {
       throw new ScopeError(`The kernel ${this.kernelName} is finished; nothing can be added to it`, {
         at: callerLocation(),
+        related: [{ what: "it began", at: this.root.at }],
         hint: "Build the whole kernel inside the function given to kernel(); don't keep `t` or values beyond it",
       });
     }
@@ -100,18 +103,19 @@ export class Trace {
     if (typeof dim === "number") return this.constant(i32, dim, at);
     const { term } = dim;
     if (term.kind === "named") {
-      this.usedSizes.set(term.name, dim);
+      this.usedSizes.add(dim);
       return this.leaf(`size ${term.name}`, i32, { kind: "size", size: dim }, at);
     }
     const [a, b] = [this.dim(term.a, at), this.dim(term.b, at)];
-    const round = (): Value => {
-      const less = this.let({ kind: "binary", fn: "sub", a: b, b: this.constant(i32, 1, at) }, at);
-      return this.let({ kind: "binary", fn: "add", a, b: less }, at);
-    };
-    const fn = ({ floorDiv: "div", ceilDiv: "div" } as { [K in SizeOp]?: "div" })[term.op];
-    if (!fn) return this.let({ kind: "binary", fn: term.op as "add" | "sub" | "mul" | "min" | "max", a, b }, at);
-    const exact = term.op === "floorDiv" || (typeof term.b === "number" && multipleOf(term.a) % term.b === 0);
-    return this.let({ kind: "binary", fn, a: exact ? a : round(), b }, at);
+    const one = this.constant(i32, 1, at);
+    const binary = (fn: BinaryFn, left: Value, right: Value): Value =>
+      this.let({ kind: "binary", fn, a: left, b: right }, at);
+    if (term.op === "floorDiv") return binary("div", a, b);
+    if (term.op !== "ceilDiv") return binary(term.op, a, b);
+    if (typeof term.b === "number" && multipleOf(term.a) % term.b === 0) return binary("div", a, b);
+    // Not (a + b - 1) / b, which wraps for a large a.
+    if (minOf(term.a) >= 1) return binary("add", binary("div", binary("sub", a, one), b), one);
+    return binary("add", binary("div", a, b), binary("min", binary("rem", a, b), one));
   }
 
   induction(at: Location): Value {
@@ -140,6 +144,12 @@ export class Trace {
 
   /** Records a block by running a function. */
   block(at: Location, body: () => unknown): Block {
+    if (typeof body !== "function") {
+      throw new StagingError(`A branch is a function, not ${describe(body)}`, {
+        at,
+        hint: "Write t.when(condition, () => { ... }): what stands outside the arrow happens in every thread",
+      });
+    }
     const scope = this.open(at);
     rejectAsync(body(), at);
     return this.close(scope);
@@ -160,6 +170,7 @@ export class Trace {
         hint: "Each kernel makes its own values; pass numbers between kernels, or write the function inside",
       });
     }
+    void this.current;
     if (!traced.scope.open) {
       throw new ScopeError(`${what} is used outside the loop or branch that made it`, {
         at: at(),
@@ -177,13 +188,36 @@ export class Trace {
   }
 }
 
-/** An async function would run its rest after tracing has ended. @throws StagingError */
+/** The rest of an async or generator function would run after tracing has ended, or never. @throws StagingError */
 export function rejectAsync(result: unknown, at: Location): void {
   if (result instanceof Promise) {
     result.catch(() => undefined);
     throw new StagingError("A traced function can't be async: what follows its first await would not be recorded", {
       at,
       hint: "Do asynchronous work before calling kernel()",
+    });
+  }
+  if (typeof result === "object" && result !== null && "next" in result) {
+    throw new StagingError("A traced function can't be a generator: nothing in it would be recorded", {
+      at,
+      hint: "Write an ordinary function: () => { ... }",
+    });
+  }
+}
+
+/** Makes the methods of a class say what is wrong when one is called without its object, as after `const { range } = t`. */
+export function checkReceivers(type: { readonly prototype: object; readonly name: string }): void {
+  const members = Object.entries<{ value?: unknown }>(Object.getOwnPropertyDescriptors(type.prototype));
+  for (const [name, { value: method }] of members) {
+    if (typeof method !== "function" || name === "constructor") continue;
+    Object.defineProperty(type.prototype, name, {
+      value(this: unknown, ...args: readonly unknown[]): unknown {
+        if (this instanceof (type as new () => unknown)) return Reflect.apply(method, this, args);
+        throw new StagingError(`${name} was called without its ${type.name}`, {
+          at: callerLocation(),
+          hint: `Don't take methods off their object; call them on it: x.${name}(...)`,
+        });
+      },
     });
   }
 }
@@ -210,10 +244,4 @@ function representable(dtype: DType, value: number, at: Location): number {
     });
   }
   return value === 0 ? 0 : value;
-}
-
-/** For messages: what a JavaScript value is. */
-export function describe(value: unknown): string {
-  if (value === null || typeof value !== "object") return typeof value === "string" ? `"${value}"` : String(value);
-  return `a ${value.constructor?.name ?? "value"}`;
 }

@@ -1,7 +1,17 @@
 /** Typing rules: the type of each operation's result, or why it has none. Tracing and the verifier both ask here. */
 import { bool, type DType, f32, i32 } from "./dtype.ts";
-import { DTypeError } from "./errors.ts";
-import { type BinaryFn, formatType, type Leaf, type Op, sameType, type Type, type UnaryFn, type Value } from "./ir.ts";
+import { describe, DTypeError } from "./errors.ts";
+import {
+  type BinaryFn,
+  formatType,
+  type LaneCount,
+  type Leaf,
+  type Op,
+  sameType,
+  type Type,
+  type UnaryFn,
+  type Value,
+} from "./ir.ts";
 import type { Location } from "./source.ts";
 
 const numeric = ["f32", "i32", "u32"];
@@ -80,22 +90,28 @@ export function resultType(op: Exclude<Op, Leaf>, at: Location): Type {
       return { dtype: op.to, lanes: op.a.type.lanes };
     case "bitcast":
       if (op.a.type.dtype.bytes !== op.to.bytes || op.to === bool || op.a.type.dtype === bool) {
-        throw new DTypeError(`Can't reinterpret ${op.a.type.dtype.name} as ${op.to.name}: they differ in size`, { at });
+        throw new DTypeError(`Can't reinterpret ${op.a.type.dtype.name} as ${op.to.name}`, {
+          at,
+          hint: "Both must have the same size, and bool has no bits of its own; .to(...) converts the value",
+        });
       }
       return { dtype: op.to, lanes: op.a.type.lanes };
     case "pack": {
       const [first] = op.lanes;
       const lanes = op.lanes.length;
-      if (!first || (lanes !== 2 && lanes !== 4 && lanes !== 8 && lanes !== 16)) {
-        throw new DTypeError(`A vector has 2, 4, 8 or 16 lanes, not ${lanes}`, { at });
-      }
+      requireLanes(lanes, at);
+      if (!first || lanes === 1) throw new DTypeError("pack makes vectors of 2, 4, 8 or 16 lanes, not of 1", { at });
       for (const lane of op.lanes) requireSame("pack", first, lane, at);
       requireScalar("pack", first, at);
       return { dtype: first.type.dtype, lanes };
     }
     case "extract":
       if (!(Number.isInteger(op.lane) && op.lane >= 0 && op.lane < op.a.type.lanes)) {
-        throw new DTypeError(`${formatType(op.a.type)} has no lane ${op.lane}`, { at });
+        throw new DTypeError(`${formatType(op.a.type)} has no lane ${describe(op.lane)}`, {
+          at,
+          related: [{ what: "the vector was made", at: op.a.at }],
+          hint: `A lane is a TypeScript number from 0 to ${op.a.type.lanes - 1}`,
+        });
       }
       return { dtype: op.a.type.dtype, lanes: 1 };
     case "dot": {
@@ -109,6 +125,7 @@ export function resultType(op: Exclude<Op, Leaf>, at: Location): Type {
       requireIndex(op.index ? [op.index] : [], op.register.length === undefined ? 0 : 1, op.register.name, at);
       return op.register.type;
     case "load":
+      requireLanes(op.lanes, at);
       requireIndex(op.index, op.memory.shape.length, op.memory.name, at);
       if (op.guard) {
         requireDType("load", op.guard, ["bool"], at);
@@ -147,6 +164,12 @@ export function convertible(from: DType, to: DType): boolean {
   if (from === f32 || to === f32) return true;
   const wide = integer.includes(from.name) || integer.includes(to.name);
   return wide && from.kind !== "float" && to.kind !== "float";
+}
+
+/** @throws DTypeError */
+export function requireLanes(lanes: unknown, at: Location): asserts lanes is LaneCount {
+  if (lanes === 1 || lanes === 2 || lanes === 4 || lanes === 8 || lanes === 16) return;
+  throw new DTypeError(`A vector has 2, 4, 8 or 16 lanes, not ${describe(lanes)}`, { at });
 }
 
 function requireDType(what: string, value: Value, allowed: readonly string[], at: Location): void {

@@ -43,7 +43,7 @@ async function verdictOf(
   const scales = { xScale: HostTensor.from(f32, [1], [scaleX]), wScale: HostTensor.from(f32, [1], [scaleW]) };
   const y = HostTensor.filled(out === "f32" ? f32 : bf16, [M, N], 0);
   const args: Readonly<Record<string, HostTensor>> = { x, w, y, ...(dtype === "e4m3" ? scales : {}) };
-  const { y: result } = (await runGuarded(backend, kernel, args)) as { readonly y: HostTensor };
+  const { y: result } = (await runGuarded(backend, kernel, args as never)) as { readonly y: HostTensor };
   const reference = gemmReference(x, w, dtype === "e4m3" ? scaleX * scaleW : 1);
   if (data === "integers") return checkBits(result, reference.y);
   const model = { terms: K, partials: kernel.ir.block, device: backend.name };

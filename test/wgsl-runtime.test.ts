@@ -160,7 +160,7 @@ describe("the end", () => {
 
   it("reports a lost device, naming the last kernel", async () => {
     const found = await openDevice();
-    const backend = new WgslBackend(found);
+    const backend = WgslBackend.on(found);
     const slow = await compileModule(backend, "slow", slowModule);
     backend.launch(slow, slowLaunch(backend, 10));
     found.device.destroy();

@@ -23,6 +23,7 @@ import { Names } from "../lowering/names.ts";
 import { atom, call, infix, Lines, term, type Text } from "../lowering/text.ts";
 import { binary, bitcast, constant, convert, noProof, type Proof, unary } from "./operations.ts";
 import { Prelude } from "./prelude.ts";
+import { libraryNames, reserved } from "./reserved.ts";
 
 /** What the compiler and the launcher need. C parameters: a pointer per tensor, then a 4-byte value per scalar and size. */
 export interface CudaModule {
@@ -39,14 +40,6 @@ export interface EmitOptions {
 
 /** More than this must be asked for when the kernel is launched; CUDA C++ Programming Guide, "Compute Capabilities". */
 const maxStaticSharedBytes = 48 * 1024;
-
-const reserved = (
-  "alignas alignof and asm auto bool break case catch char class const constexpr continue decltype default delete do double else enum " +
-  "explicit export extern false float for friend goto if inline int long mutable namespace new noexcept not nullptr operator or private " +
-  "protected public register return short signed sizeof static struct switch template this throw true try typedef typeid typename union " +
-  "unsigned using virtual void volatile wchar_t while xor blockIdx threadIdx gridDim blockDim warpSize min max dot get_lane set_lane main " +
-  "f32 f16 bf16 e4m3 e5m2 i32 u32 i8 u8 half pdl_wait pdl_launch_dependents"
-).split(" ");
 
 /** Emits a verified kernel. */
 export function emitCuda(ir: KernelIR, { lineDirectives = true }: EmitOptions = {}): CudaModule {
@@ -75,12 +68,12 @@ class CudaEmitter {
 
   emit(): CudaModule {
     const { ir, names } = this;
-    const entry = names.fresh(ir.name);
+    const entry = names.fresh(libraryNames.has(ir.name) ? `${ir.name}_kernel` : ir.name);
     const parameters = ir.tensors.map((tensor) => {
       const name = names.fresh(tensor.name);
       this.objectNames.set(tensor, name);
       const readOnly = tensor.role === "frozen" || tensor.role === "input";
-      return `${readOnly ? "const " : ""}${this.prelude.type({ dtype: tensor.dtype, lanes: 1 })}* ${name}`;
+      return `${readOnly ? "const " : ""}${this.prelude.memoryType(tensor.dtype)}* ${name}`;
     });
     for (const { name, dtype } of [...ir.scalars, ...ir.sizes.map((size) => ({ name: String(size), dtype: i32 }))]) {
       const unique = names.fresh(name);
@@ -125,7 +118,7 @@ class CudaEmitter {
     const pool = isStatic ? "" : this.names.fresh("shared_memory");
     if (!isStatic) this.lines.add(`extern __shared__ __align__(16) unsigned char ${pool}[];`);
     for (const [i, memory] of shared.entries()) {
-      const type = this.prelude.type({ dtype: memory.dtype, lanes: 1 });
+      const type = this.prelude.memoryType(memory.dtype);
       const name = this.names.fresh(memory.name);
       this.objectNames.set(memory, name);
       const comment = `  // [${memory.shape.join(", ")}]`;
@@ -164,7 +157,7 @@ class CudaEmitter {
         if (stmt.cache === "stream" && stmt.memory.kind === "tensor") {
           lines.add(`${this.prelude.storeStream(type)}(${this.pointer(stmt.memory, stmt.index)}, ${value});`);
         } else {
-          lines.add(`${this.element(stmt.memory, stmt.index, type)} = ${value};`);
+          lines.add(`${this.element(stmt.memory, stmt.index, type).code} = ${value};`);
         }
         return;
       }
@@ -206,7 +199,7 @@ class CudaEmitter {
   private define(value: Value): void {
     this.line(value.at);
     const { code } = this.operation(value);
-    if (value.op.kind === "atomic" && value.name === undefined) return this.lines.add(`${code};`);
+    if (value.op.kind === "atomic" && !this.plan.isUsed(value)) return this.lines.add(`${code};`);
     const name = this.names.fresh(value.name ?? "v");
     this.valueNames.set(value, name);
     this.lines.add(`const ${this.prelude.type(value.type)} ${name} = ${code};`);
@@ -266,7 +259,7 @@ class CudaEmitter {
         return call(this.prelude.pack(type), ...op.lanes.map((lane) => this.text(lane)));
       }
       case "extract":
-        return atom(this.prelude.lane(op.a.type, this.text(op.a).code, op.lane));
+        return atom(this.prelude.lane(op.a.type, term(this.text(op.a)), op.lane));
       case "dot":
         return call(this.prelude.dot(op.a.type, op.b.type), this.text(op.a), this.text(op.b), this.text(op.c));
       case "read":
@@ -301,7 +294,7 @@ class CudaEmitter {
     const [a = atom(""), b = atom(""), c = atom("")] = texts;
     switch (op.kind) {
       case "unary":
-        return unary(op.fn, op.a.type.dtype, a);
+        return unary(op.fn, op.a.type.dtype, a, this.prelude);
       case "binary":
         return binary(op.fn, op.a.type.dtype, a, b, proof, this.prelude);
       case "fma":
@@ -338,19 +331,21 @@ class CudaEmitter {
     const plain = memory.kind === "shared" || (memory.role !== "frozen" && cache === "normal");
     const value = plain
       ? this.element(memory, op.index, type)
-      : `${this.prelude.load(type, memory.role, cache)}(${this.pointer(memory, op.index)})`;
-    const whole = plain && type.dtype.name === "bool" && type.lanes === 1 ? `${value} != 0` : value;
-    if (!op.guard) return atom(whole);
-    return { code: `${term(this.text(op.guard))} ? ${whole} : ${this.prelude.type(type)}{}`, operator: "?" };
+      : call(this.prelude.load(type, memory.role, cache), atom(this.pointer(memory, op.index)));
+    const isBool = plain && type.dtype.name === "bool" && type.lanes === 1;
+    const whole = isBool ? infix("!=", value, atom("0")) : value;
+    if (!op.guard) return whole;
+    return { code: `${term(this.text(op.guard))} ? ${whole.code} : ${this.prelude.type(type)}{}`, operator: "?" };
   }
 
   /** An lvalue: the element, or the vector that starts there. */
-  private element(memory: Memory, index: readonly Value[], type: Type): string {
+  private element(memory: Memory, index: readonly Value[], type: Type): Text {
     if (type.lanes > 1) {
       const isConst = memory.kind === "tensor" && (memory.role === "frozen" || memory.role === "input");
-      return `*(${isConst ? "const " : ""}${this.prelude.type(type)}*)(${this.pointer(memory, index)})`;
+      const pointer = `(${isConst ? "const " : ""}${this.prelude.type(type)}*)(${this.pointer(memory, index)})`;
+      return { code: `*${pointer}`, operator: "dereference" };
     }
-    return `${this.objectNames.get(memory)}[${this.offset(memory, index).code}]`;
+    return atom(`${this.objectNames.get(memory)}[${this.offset(memory, index).code}]`);
   }
 
   private pointer(memory: Memory, index: readonly Value[]): string {

@@ -76,15 +76,13 @@ export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text, proof: Proo
   return infix(symbols[fn] ?? fn, a, b);
 }
 
-export function unary(fn: UnaryFn, dtype: DType, a: Text): Text {
+export function unary(fn: UnaryFn, dtype: DType, a: Text, prelude: Prelude): Text {
   switch (fn) {
     case "neg":
       // -x of the smallest i32 wraps to itself.
-      return dtype.name === "i32" ? atom(`(int)(0u - (unsigned)${term(a)})`) : atom(`-${term(a)}`);
+      return dtype.name === "i32" ? call(prelude.negate(), a) : { code: `-${term(a)}`, operator: "neg" };
     case "abs":
-      return dtype.name === "i32"
-        ? atom(`(int)(${a.code} < 0 ? 0u - (unsigned)${term(a)} : (unsigned)${term(a)})`)
-        : call("fabsf", a);
+      return dtype.name === "i32" ? call(prelude.abs(), a) : call("fabsf", a);
     case "not":
       return atom(`${dtype.name === "bool" ? "!" : "~"}${term(a)}`);
     case "exp":
@@ -103,7 +101,7 @@ export function unary(fn: UnaryFn, dtype: DType, a: Text): Text {
 }
 
 function count(name: string, dtype: DType, a: Text): Text {
-  return dtype.name === "u32" ? atom(`(u32)${call(name, a).code}`) : call(name, a);
+  return dtype.name === "u32" ? atom(`(unsigned)${call(name, a).code}`) : call(name, a);
 }
 
 export function convert(from: DType, to: DType, a: Text, prelude: Prelude): Text {

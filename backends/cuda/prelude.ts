@@ -4,7 +4,7 @@
  *
  * In registers a vector of a narrow dtype is packed words (`w`), one of a 4-byte dtype an array (`v`).
  */
-import type { DType } from "../../dsl/dtype.ts";
+import { type DType, u8 } from "../../dsl/dtype.ts";
 import { type CacheHint, formatType, type ReduceFn, type Role, type Type } from "../../dsl/ir.ts";
 
 const scalarTypes: { readonly [name in DType["name"]]: string } = {
@@ -55,6 +55,11 @@ export class Prelude {
     if (lanes > 1) return this.vector(type);
     if (dtype.name === "f32" || dtype.name === "i32" || dtype.name === "bool") return scalarTypes[dtype.name];
     return this.part(dtype.name, () => `using ${dtype.name} = ${scalarTypes[dtype.name]};`);
+  }
+
+  /** The C name of an element in memory. A byte that is neither 0 nor 1 would be no `bool`. */
+  memoryType(dtype: DType): string {
+    return this.type({ dtype: dtype.name === "bool" ? u8 : dtype, lanes: 1 });
   }
 
   private vector(type: Type): string {
@@ -217,8 +222,10 @@ export class Prelude {
   }
 
   dot(a: Type, b: Type): string {
+    // Scalars of two dtypes may have one C type, so their functions can't share a name.
+    const name = a.lanes === 1 ? `dot_${formatType(a)}_${formatType(b)}` : "dot";
     this.part(`dot ${formatType(a)} ${formatType(b)}`, () => {
-      const head = `${device} float dot(${this.type(a)} a, ${this.type(b)} b, float c) {`;
+      const head = `${device} float ${name}(${this.type(a)} a, ${this.type(b)} b, float c) {`;
       const packed = a.dtype === b.dtype && a.dtype.bytes < 4 && byteSize(a) >= 4;
       if (packed) {
         const perWord = 4 / a.dtype.bytes;
@@ -244,7 +251,7 @@ export class Prelude {
       const loop = `for (int i = 0; i < ${a.lanes}; ++i) c = fmaf(${x}, ${y}, c);`;
       return [head, "#pragma unroll", `  ${loop}`, "  return c;", "}"].join("\n");
     });
-    return "dot";
+    return name;
   }
 
   /** The floats of one word of a packed vector; fp8 is decoded two at a time, as the hardware does. */
@@ -285,7 +292,7 @@ export class Prelude {
     return this.part(name, () => {
       const instruction = `ld.global${role === "frozen" ? ".nc" : ""}${loadHints[hint]}`;
       const result = this.type(type);
-      const pointer = `const ${this.type({ dtype: type.dtype, lanes: 1 })}* p`;
+      const pointer = `const ${this.memoryType(type.dtype)}* p`;
       const clobber = role === "frozen" ? "" : ` : "memory"`;
       const bytes = byteSize(type);
       const head = `${device} ${result} ${name}(${pointer}) {`;
@@ -311,7 +318,7 @@ export class Prelude {
     const name = `store_stream_${formatType(type)}`;
     return this.part(name, () => {
       const value = this.type(type);
-      const pointer = this.type({ dtype: type.dtype, lanes: 1 });
+      const pointer = this.memoryType(type.dtype);
       const bytes = byteSize(type);
       const words = Math.max(1, bytes / 4);
       const array = type.dtype.bytes === 4 ? "v" : "w";
@@ -350,6 +357,14 @@ export class Prelude {
           return `${head} return (${t})((unsigned)a ${symbol[fn]} (unsigned)b); }`;
       }
     });
+  }
+
+  negate(): string {
+    return this.part("neg_i32", () => `${device} int neg_i32(int a) { return (int)(0u - (unsigned)a); }`);
+  }
+
+  abs(): string {
+    return this.part("abs_i32", () => `${device} int abs_i32(int a) { return a < 0 ? (int)(0u - (unsigned)a) : a; }`);
   }
 
   /** A butterfly over the 32 lanes of the warp. */

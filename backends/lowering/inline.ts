@@ -17,6 +17,8 @@ import {
 
 export interface InlinePlan {
   inlines(value: Value): boolean;
+  /** Some statement needs the result. */
+  isUsed(value: Value): boolean;
   /** No statement uses it and computing it does nothing. */
   isDead(value: Value): boolean;
 }
@@ -69,10 +71,17 @@ export function planInlining(ir: KernelIR): InlinePlan {
     if (isAuthors || (isPinned(value) && !canMove(value, place, liveUses))) continue;
     inlined.add(value);
   }
-  return { inlines: (value) => inlined.has(value), isDead: (value) => dead.has(value) };
+  return {
+    inlines: (value) => inlined.has(value),
+    isUsed: (value) => liveUses(value).length > 0,
+    isDead: (value) => dead.has(value),
+  };
 }
 
-/** Follows a read or load through the pure values that absorb it: does what it reads stay the same up to the last of them? */
+/**
+ * Follows a read or load through the values that absorb it, pure ones and other reads and loads: does what it reads stay
+ * the same up to the last of them?
+ */
 function canMove(pinned: Value, from: Place, liveUses: (value: Value) => readonly Place[]): boolean {
   const { op } = pinned;
   if (op.kind !== "read" && op.kind !== "load") return false;
@@ -85,7 +94,9 @@ function canMove(pinned: Value, from: Place, liveUses: (value: Value) => readonl
     if (from.block.slice(position + 1, use.position).some(disturbs)) return false;
     // A loop tests its bound again after each iteration; everything else takes its operands once, before it acts.
     if (use.stmt.kind === "for" && disturbs(use.stmt)) return false;
-    if (use.stmt.kind !== "let" || isPinned(use.stmt.value)) return true;
+    if (use.stmt.kind !== "let") return true;
+    const { kind } = use.stmt.value.op;
+    if (isPinned(use.stmt.value) && kind !== "read" && kind !== "load") return true;
     [value, position] = [use.stmt.value, use.position];
   }
 }

@@ -1,7 +1,7 @@
 /** Names in generated code: the author's own where they are free, numbered where they repeat. */
 
-/** Functions of the preludes end in the types they are for: names of that form are theirs. */
-const preludeName = /_(f32|f16|bf16|e4m3|e5m2|i32|u32|i8|u8|bool)(x\d+)?(_stream|_evict_first|_evict_last)?$/;
+/** Types and functions of the preludes end in the types they are for: names of that form are theirs. */
+const preludeName = /(^|_)(f32|f16|bf16|e4m3|e5m2|i32|u32|i8|u8|bool)(x\d+)?(_stream|_evict_first|_evict_last)?$/;
 
 export class Names {
   private readonly scopes: Set<string>[];

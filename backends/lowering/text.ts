@@ -7,8 +7,10 @@ export interface Text {
 }
 
 export const atom = (code: string): Text => ({ code });
+
+/** Arguments that are comparisons get parentheses: WGSL takes `f(a < b, c > d)` for a template. */
 export const call = (name: string, ...args: readonly Text[]): Text =>
-  atom(`${name}(${args.map((arg) => arg.code).join(", ")})`);
+  atom(`${name}(${args.map((arg) => (arg.operator === "<" ? term(arg) : arg.code)).join(", ")})`);
 
 const tightness: { readonly [operator: string]: number } = { "*": 2, "/": 2, "%": 2, "+": 1, "-": 1 };
 const comparisons: ReadonlySet<string> = new Set(["==", "!=", "<", "<=", ">", ">="]);

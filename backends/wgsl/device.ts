@@ -5,20 +5,11 @@
  */
 import { isMainThread } from "node:worker_threads";
 import { ArgumentError, NotFoundError } from "../../dsl/errors.ts";
+import type { DeviceKind, DeviceOptions } from "./options.ts";
 import { defaultRoots, unpackSwiftShader } from "./swiftshader.ts";
 import { driverPlaces, findDrivers, loadVulkan, messageOf, withDrivers } from "./vulkan.ts";
 
-/** What runs the shaders: hardware, Mesa's software device, or Google's. */
-export type DeviceKind = "gpu" | "lavapipe" | "swiftshader";
-
 const kinds: readonly DeviceKind[] = ["gpu", "lavapipe", "swiftshader"];
-
-export interface DeviceOptions {
-  /** The only kind to accept. Default: $TEGULA_WGSL_DEVICE, otherwise the first of the three that there is. */
-  readonly device?: DeviceKind | undefined;
-  /** File URLs of modules from which @sparticuz/chromium is resolved. Default: this file, then the working directory. */
-  readonly roots?: readonly string[] | undefined;
-}
 
 export interface FoundDevice {
   readonly device: GPUDevice;

@@ -19,7 +19,7 @@ import { type InlinePlan, planInlining } from "../lowering/inline.ts";
 import { type LaneWise, laneWiseOperands } from "../lowering/lane-wise.ts";
 import { Names } from "../lowering/names.ts";
 import { atom, call, infix, Lines, type Text } from "../lowering/text.ts";
-import { binary, bitcast, constant, convert, scalarType, unary } from "./operations.ts";
+import { binary, bitcast, constant, convert, hidden, scalarType, unary } from "./operations.ts";
 import { type Binding, Prelude } from "./prelude.ts";
 import { cutRegions, type Regions } from "./regions.ts";
 import { reserved } from "./reserved.ts";
@@ -372,7 +372,8 @@ class WgslEmitter {
       case "convert":
       case "bitcast": {
         const operands = laneWiseOperands(op);
-        const texts = operands.map((value) => this.text(value));
+        const known = operands.every((value) => value.op.kind === "const");
+        const texts = operands.map((value, i) => (known && i === 0 ? this.hidden(value) : this.text(value)));
         if (type.lanes === 1) return this.scalar(op, texts);
         const label =
           op.kind === "unary" || op.kind === "binary" ? op.fn : "to" in op ? `${op.kind}_${op.to.name}` : op.kind;
@@ -413,6 +414,11 @@ class WgslEmitter {
       case "reduce":
         throw new Error(`${op.kind} is named where it is made`);
     }
+  }
+
+  private hidden(value: Value): Text {
+    const { op, type } = value;
+    return op.kind === "const" ? hidden(type.dtype, op.value, this.prelude) : this.text(value);
   }
 
   private scalar(op: LaneWise, [a = atom(""), b = atom(""), c = atom("")]: readonly Text[]): Text {

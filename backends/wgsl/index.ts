@@ -3,6 +3,6 @@ export { type HostArguments, type HostResults, prepare, PreparedRun, run } from 
 export { type Arguments, bind } from "../bind.ts";
 export type { Backend, Executable } from "../backend.ts";
 export { DeviceTensor, deviceTensor } from "../tensor.ts";
-export type { DeviceKind, DeviceOptions } from "./device.ts";
+export type { DeviceKind, DeviceOptions } from "./options.ts";
 export { emitWgsl, type WgslModule } from "./emit.ts";
 export { openWgsl, WgslBackend } from "./runtime.ts";

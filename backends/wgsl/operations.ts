@@ -36,7 +36,7 @@ export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text): Text {
       return call(fn, a, b);
     case "shl":
     case "shr":
-      return infix(fn === "shl" ? "<<" : ">>", a, atom(`(u32(${b.code}) & 31u)`));
+      return infix(fn === "shl" ? "<<" : ">>", a, atom(`(bitcast<u32>(${b.code}) & 31u)`));
     case "and":
       return infix(isBool ? "&&" : "&", a, b);
     case "or":
@@ -96,24 +96,28 @@ export function convert(from: DType, to: DType, a: Text, prelude: Prelude): Text
     return to.name === "i8" ? clamped : call("u32", clamped);
   }
   if (to.name === "f32") return from.kind === "float" ? call(prelude.toF32(from), a) : call("f32", a);
-  if (to.name === "u8") return infix("&", call("u32", a), atom("0xffu"));
-  if (to.name === "i8") return infix(">>", atom(`(${infix("<<", call("i32", a), atom("24u")).code})`), atom("24u"));
-  return call(scalarType(to), a);
+  // u32(-1) and i32(4294967295) are refused where they stand in constant expressions.
+  const [source, target] = [scalarType(from), scalarType(to)];
+  const word = source === "bool" || source === target ? call(target, a) : call(`bitcast<${target}>`, a);
+  if (to.name === "u8") return infix("&", word, atom("0xffu"));
+  return to.name === "i8" ? signExtended(word) : word;
 }
 
 export function bitcast(from: DType, to: DType, a: Text): Text {
   if (to.bytes === 4) return call(`bitcast<${to.name}>`, a);
-  if (to.name === "i8") return infix(">>", atom(`(bitcast<i32>(${a.code}) << 24u)`), atom("24u"));
+  if (to.name === "i8") return signExtended(call("bitcast<i32>", a));
   return from.name === "i8" ? infix("&", call("bitcast<u32>", a), atom("0xffu")) : a;
 }
+
+/** The low 8 bits as an i8. */
+const signExtended = (word: Text): Text => infix(">>", infix("<<", word, atom("24u")), atom("24u"));
 
 /** A literal. `value` is what the dtype holds. */
 export function constant(dtype: DType, value: number, prelude: Prelude): Text {
   switch (dtype.name) {
     case "f32":
-      // WGSL has no literal for these, and refuses constant expressions that make them.
-      if (!Number.isFinite(value))
-        return atom(`${prelude.f32FromBits()}(0x${encode(dtype, value, "nosat").toString(16)}u)`);
+      // WGSL has no literal for infinities and NaN, and may flush literals that are subnormal.
+      if (!Number.isFinite(value) || (value !== 0 && Math.abs(value) < 2 ** -126)) return hidden(dtype, value, prelude);
       return atom(value < 0 || Object.is(value, -0) ? `(${shortestF32(value)})` : shortestF32(value));
     case "i32":
     case "i8":
@@ -126,5 +130,24 @@ export function constant(dtype: DType, value: number, prelude: Prelude): Text {
       return atom(value ? "true" : "false");
     default:
       return atom(`0x${encode(dtype, value, "nosat").toString(16)}u`);
+  }
+}
+
+/**
+ * A constant that WGSL doesn't know for one: it refuses expressions of constants alone that overflow, divide by zero or
+ * are no number.
+ */
+export function hidden(dtype: DType, value: number, prelude: Prelude): Text {
+  if (dtype.name === "f32") {
+    return atom(`${prelude.f32FromBits()}(0x${encode(dtype, value, "nosat").toString(16)}u)`);
+  }
+  const { code } = constant(dtype, value, prelude);
+  switch (scalarType(dtype)) {
+    case "i32":
+      return infix("|", atom(code), atom(`i32(${prelude.noBits()})`));
+    case "u32":
+      return infix("|", atom(code), atom(prelude.noBits()));
+    default:
+      return atom(code);
   }
 }

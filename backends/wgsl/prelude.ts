@@ -74,7 +74,7 @@ export class Prelude {
     if (!isPacked(type)) return `${vector}[${index}] = ${value};`;
     const { bytes } = type.dtype;
     const perWord = 4 / bytes;
-    return `${vector}[${index} / ${perWord}] |= ${this.toBits(type.dtype, value)} << u32(${index} % ${perWord} * ${bytes * 8});`;
+    return `${vector}[${index} / ${perWord}] |= (${this.toBits(type.dtype, value)}) << u32(${index} % ${perWord} * ${bytes * 8});`;
   }
 
   private fill(name: string, parameters: string, type: Type, before: readonly string[], lane: string): string {
@@ -118,13 +118,16 @@ export class Prelude {
     return this.part(name, () => this.fill(name, `x: ${scalarType(type.dtype)}`, type, [], "x"));
   }
 
-  /** Keeps bits that are no number out of constant expressions, where WGSL refuses them. */
+  /** A zero that is no constant expression. */
+  noBits(): string {
+    return this.part("no_bits", () => "var<private> no_bits: u32 = 0u;");
+  }
+
   f32FromBits(): string {
-    return this.part("f32_from_bits", () =>
-      [
-        "var<private> no_bits: u32 = 0u;",
-        "fn f32_from_bits(bits: u32) -> f32 { return bitcast<f32>(bits | no_bits); }",
-      ].join("\n"),
+    const zero = this.noBits();
+    return this.part(
+      "f32_from_bits",
+      () => `fn f32_from_bits(bits: u32) -> f32 { return bitcast<f32>(bits | ${zero}); }`,
     );
   }
 
@@ -266,9 +269,10 @@ export class Prelude {
   guardedLoad(binding: Binding, type: Type): string {
     const load = this.load(binding, type);
     const result = this.type(type);
+    const name = `guarded_${load}`;
     return this.part(
-      `${load}_if`,
-      () => `fn ${load}_if(guard: bool, e: i32) -> ${result} { if (guard) { return ${load}(e); } return ${result}(); }`,
+      name,
+      () => `fn ${name}(guard: bool, e: i32) -> ${result} { if (guard) { return ${load}(e); } return ${result}(); }`,
     );
   }
 
@@ -311,7 +315,7 @@ export class Prelude {
     const { name, memory } = binding;
     const { dtype } = memory;
     const t = scalarType(dtype);
-    const function_ = `atomic_${fn}_${name}`;
+    const function_ = `atomic_${fn}_${name}_${dtype.name}`;
     return this.part(function_, () => {
       const compares = fn === "compareExchange";
       const next = compares ? "a" : combine("old");

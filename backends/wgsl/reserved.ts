@@ -14,5 +14,5 @@ export const reserved: readonly string[] = (
   "bool f16 f32 i32 u32 vec2 vec3 vec4 mat2x2 mat3x3 mat4x4 array atomic ptr sampler texture_2d bitcast select min max abs clamp exp log " +
   "sqrt floor ceil tanh fma dot inverseSqrt countOneBits countLeadingZeros workgroupBarrier storageBarrier atomicLoad atomicStore atomicAnd " +
   "atomicOr atomicCompareExchangeWeak launch Launch block block_x block_y block_z warp lane by group invocation no_bits f32_from_bits " +
-  "a b c i e r v x first bits result old sum"
+  "a b c i e r v x first bits result old sum compare guard shift sign exponent fraction"
 ).split(" ");

@@ -11,8 +11,9 @@ import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
 import type { Backend, BoundLaunch, Executable, Storage } from "../backend.ts";
 import type { DeviceTensor } from "../tensor.ts";
-import { openDevice, type DeviceKind, type DeviceOptions, type FoundDevice } from "./device.ts";
+import { type FoundDevice, openDevice } from "./device.ts";
 import { emitWgsl, type WgslModule } from "./emit.ts";
+import type { DeviceKind, DeviceOptions } from "./options.ts";
 import { messageOf, Program, type Slice } from "./program.ts";
 import { roundUp, Transfer, usage } from "./transfer.ts";
 import { waitNapping } from "./wait.ts";
@@ -22,7 +23,7 @@ import { waitNapping } from "./wait.ts";
  * @throws NotFoundError listing what was tried and what gives a device
  */
 export async function openWgsl(options: DeviceOptions = {}): Promise<WgslBackend> {
-  return new WgslBackend(await openDevice(options));
+  return WgslBackend.on(await openDevice(options));
 }
 
 /** Device memory. After its backend's dispose() it counts as freed. */
@@ -86,7 +87,12 @@ export class WgslBackend implements Backend {
   #lost: string | undefined;
   #lastKernel: string | undefined;
 
-  constructor({ device, kind, label }: FoundDevice) {
+  /** @internal */
+  static on(found: FoundDevice): WgslBackend {
+    return new WgslBackend(found);
+  }
+
+  private constructor({ device, kind, label }: FoundDevice) {
     this.device = label;
     this.kind = kind;
     this.#device = device;

@@ -67,12 +67,23 @@ function findPackage(roots: readonly string[]): { readonly version: string; read
     } catch {
       continue;
     }
-    // The package exports no package.json, so walk up from its main module to the folder that holds it.
-    while (!fs.existsSync(join(folder, "package.json")) && folder !== dirname(folder)) folder = dirname(folder);
-    const { version }: { version?: unknown } = JSON.parse(fs.readFileSync(join(folder, "package.json"), "utf8"));
-    return { version: String(version), archive: fs.readFileSync(join(folder, "bin", "swiftshader.tar.br")) };
+    // The package exports no package.json, so walk up from its main module to the one with its name: its builds have others.
+    let description = describe(folder);
+    while (description?.name !== packageName && folder !== dirname(folder)) {
+      folder = dirname(folder);
+      description = describe(folder);
+    }
+    return {
+      version: String(description?.version),
+      archive: fs.readFileSync(join(folder, "bin", "swiftshader.tar.br")),
+    };
   }
   throw new Error(`the npm package ${packageName} isn't installed`);
+}
+
+function describe(folder: string): { readonly name?: unknown; readonly version?: unknown } | undefined {
+  const file = join(folder, "package.json");
+  return fs.existsSync(file) ? (JSON.parse(fs.readFileSync(file, "utf8")) as object) : undefined;
 }
 
 interface TarFile {

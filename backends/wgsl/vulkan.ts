@@ -1,7 +1,7 @@
 /** Vulkan on Linux: which drivers are installed, and which loader opens them. Dawn opens "libvulkan.so.1" by that name alone. */
 import * as fs from "node:fs";
 import { join } from "node:path";
-import type { DeviceKind } from "./device.ts";
+import type { DeviceKind } from "./options.ts";
 
 /** Places outside the loader's own search path where NVIDIA's container runtime puts its driver's description. */
 const extraFolders: readonly string[] = ["/usr/local/nvidia/share/vulkan/icd.d"];

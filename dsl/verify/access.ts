@@ -1,7 +1,7 @@
 /** Memory accesses: provable alignment of vectors, and indices that are certain to be out of bounds. */
 import { AlignmentError, OutOfBoundsError, ShapeError } from "../errors.ts";
 import { formatType, type Memory, type Type, type Value } from "../ir.ts";
-import { type Dim, gcd, maxOf, multipleOf } from "../size.ts";
+import { type Dim, gcd, maxOf, multipleOf, Size } from "../size.ts";
 import type { Location } from "../source.ts";
 import type { FactsAnalysis } from "./facts.ts";
 
@@ -61,25 +61,31 @@ export function checkAlignment({ memory, index, type, at }: Access, facts: Facts
     const last = axis === index.length - 1;
     // The stride is at fault where a row of whole vectors would do; otherwise the index is.
     if (!last && gcd(stride.multipleOf, type.lanes) < type.lanes) {
+      const size = memory.shape.slice(axis + 1).find((dim) => dim instanceof Size);
       throw new AlignmentError(
         `${what} needs rows that are a multiple of ${bytes} bytes apart; index ${axis} steps over ` +
           `${memory.shape.slice(axis + 1).join(" * ")} elements of ${memory.dtype.bytes} bytes`,
         {
           at,
           related: [declared],
-          hint:
-            typeof memory.shape[axis + 1] === "number"
-              ? `Load ${gcd(stride.multipleOf, type.lanes)} lanes at a time, or pad the rows`
-              : `Promise it: size("${memory.shape[axis + 1]}", { multipleOf: ${type.lanes} })`,
+          hint: size
+            ? promise(size, type.lanes)
+            : `Use ${gcd(stride.multipleOf, type.lanes)} lanes at a time, or pad the rows`,
         },
       );
     }
     throw new AlignmentError(
       `${what} needs index ${axis} to be a multiple of ${type.lanes}; it is only known to be a multiple of ${step}`,
-      { at, related: [{ what: "the index was made", at: value.at }], hint: `Index by vectors: i.mul(${type.lanes})` },
+      {
+        at,
+        related: [{ what: "the index was made", at: value.at }],
+        hint: value.op.kind === "size" ? promise(value.op.size, type.lanes) : `Index by vectors: i.mul(${type.lanes})`,
+      },
     );
   }
 }
+
+const promise = (size: Size, multiple: number): string => `Promise it: size("${size}", { multipleOf: ${multiple} })`;
 
 /** @throws OutOfBoundsError where some thread certainly leaves the tensor */
 export function checkBounds({ memory, index, type, certain, at }: Access, facts: FactsAnalysis): void {

@@ -42,13 +42,55 @@ export class FactsAnalysis {
     return facts;
   }
 
-  /** Whether 32-bit arithmetic may overflow here, so that the result wraps. */
+  /** Whether 32-bit integer arithmetic may overflow here, so that the result wraps. */
   mayWrap(value: Value): boolean {
     const { op, type } = value;
-    if (op.kind !== "binary") return false;
+    if (type.dtype !== i32 && type.dtype !== u32) return false;
+    if (op.kind === "unary" && (op.fn === "neg" || op.fn === "abs")) return this.of(op.a).min <= top(type).min;
+    if (op.kind !== "binary" || !wrapping.has(op.fn)) return false;
     const corners = cornersOf(op.fn, this.of(op.a), this.of(op.b));
     const { min, max } = top(type);
     return !corners || Math.min(...corners) < min || Math.max(...corners) > max;
+  }
+
+  /** Whether a condition is the same in every case: true, false, or undefined where it may be either. */
+  decides(condition: Value): boolean | undefined {
+    const { op } = condition;
+    if (op.kind === "const") return op.value !== 0;
+    if (op.kind === "unary" && op.fn === "not") {
+      const inner = this.decides(op.a);
+      return inner === undefined ? undefined : !inner;
+    }
+    if (op.kind !== "binary") return undefined;
+    if (op.fn === "and" || op.fn === "or") {
+      // One side may settle it: false for `and`, true for `or`.
+      const settles = op.fn === "or";
+      const [left, right] = [this.decides(op.a), this.decides(op.b)];
+      if (left === settles || right === settles) return settles;
+      return left === undefined || right === undefined ? undefined : !settles;
+    }
+    const { dtype, lanes } = op.a.type;
+    if ((dtype !== i32 && dtype !== u32) || lanes !== 1) return undefined;
+    const [a, b] = [this.of(op.a), this.of(op.b)];
+    const below = a.max < b.min;
+    const above = a.min > b.max;
+    const equal = a.min === a.max && b.min === b.max && a.min === b.min;
+    switch (op.fn) {
+      case "lt":
+        return below || (a.min >= b.max ? false : undefined);
+      case "gt":
+        return above || (a.max <= b.min ? false : undefined);
+      case "le":
+        return a.max <= b.min || (above ? false : undefined);
+      case "ge":
+        return a.min >= b.max || (below ? false : undefined);
+      case "eq":
+        return equal || (below || above ? false : undefined);
+      case "ne":
+        return below || above || (equal ? false : undefined);
+      default:
+        return undefined;
+    }
   }
 
   private enterLoop(induction: Value, from: Value, to: Value, step: number): void {
@@ -122,14 +164,17 @@ export class FactsAnalysis {
     const [a, b] = [this.of(op.a), this.of(op.b)];
     const multipleOf = multiple(op.fn, a, b, op.b);
     const corners = cornersOf(op.fn, a, b);
-    if (!corners) return { ...top(type), multipleOf: 1 };
-    const [min, max] = [Math.min(...corners), Math.max(...corners)];
     const limits = top(type);
+    if (!corners) return { ...limits, multipleOf: op.fn === "and" ? multipleOf : 1 };
+    const [min, max] = [Math.min(...corners), Math.max(...corners)];
     // The result may wrap: nothing is known but divisors that are powers of two.
     if (min < limits.min || max > limits.max) return { ...limits, multipleOf: Math.max(1, lowestBit(multipleOf)) };
     return { min, max, multipleOf, attainedBy: monotone.has(op.fn) ? independent(a, b) : undefined };
   }
 }
+
+/** Their exact result may need more than 32 bits: -2^31 / -1 does. */
+const wrapping: ReadonlySet<string> = new Set(["add", "sub", "mul", "div", "shl"]);
 
 /** Rising or falling in each operand, so that corner values of the operands give corner values of the result. */
 const monotone: ReadonlySet<string> = new Set(["add", "sub", "mul", "div", "min", "max", "shl", "shr"]);
@@ -157,8 +202,11 @@ function cornersOf(fn: string, a: Facts, b: Facts): readonly number[] | undefine
       return b.min >= 1 ? pairs.map(([x, y]) => Math.trunc(x / y)) : undefined;
     case "rem":
       return b.min >= 1 && a.min >= 0 ? [0, Math.min(a.max, b.max - 1)] : undefined;
-    case "and":
-      return a.min >= 0 && b.min >= 0 ? [0, Math.min(a.max, b.max)] : undefined;
+    case "and": {
+      // Clears bits of whichever is not negative.
+      const bounds = [a, b].filter(({ min }) => min >= 0).map(({ max }) => max);
+      return bounds.length > 0 ? [0, Math.min(...bounds)] : undefined;
+    }
     case "shl":
       return b.min >= 0 && b.max <= 31 ? pairs.map(([x, y]) => x * 2 ** y) : undefined;
     case "shr":
@@ -179,8 +227,11 @@ function multiple(fn: string, a: Facts, b: Facts, divisor: Value): number {
     case "min":
     case "max":
       return gcd(a.multipleOf, b.multipleOf);
-    case "mul":
-      return a.multipleOf * b.multipleOf;
+    case "mul": {
+      const product = a.multipleOf * b.multipleOf;
+      // Beyond 2^53 only powers of two are exact.
+      return Number.isSafeInteger(product) ? product : lowestBit(a.multipleOf) * lowestBit(b.multipleOf);
+    }
     case "shl":
       return constant === undefined || constant < 0 ? 1 : a.multipleOf * 2 ** (constant & 31);
     case "div":

@@ -8,18 +8,23 @@
  *   accesses    vector alignment is proved; nothing is certainly out of bounds
  */
 import { bool, i32 } from "../dtype.ts";
-import { DivergenceError, PdlError, ShapeError, VerifyError } from "../errors.ts";
+import { DivergenceError, PdlError, RoleError, ShapeError, VerifyError } from "../errors.ts";
 import {
   type Block,
   formatType,
   isLeaf,
   type KernelIR,
+  type Leaf,
   type Memory,
+  type Op,
   type Register,
   sameType,
   type Stmt,
+  type Tensor,
   stmtOperands,
+  type Type,
   type Value,
+  walk,
 } from "../ir.ts";
 import type { Location } from "../source.ts";
 import { resultType } from "../typing.ts";
@@ -30,6 +35,7 @@ import { Uniformity, UniformityAnalysis } from "./uniformity.ts";
 /** @throws TegulaError of the class that fits the first mistake found */
 export function verify(ir: KernelIR): void {
   checkStructure(ir);
+  checkRoles(ir);
   checkPdl(ir);
   checkDivergence(ir);
   checkAccesses(ir);
@@ -37,40 +43,41 @@ export function verify(ir: KernelIR): void {
 
 function checkStructure(ir: KernelIR): void {
   const memories = new Set<Memory>([...ir.tensors, ...ir.shared]);
+  const made = new Set<Value | Register>();
   const visit = (block: Block, values: ReadonlySet<Value>, registers: ReadonlySet<Register>): void => {
     const [defined, declared] = [new Set(values), new Set(registers)];
     const fail = (what: string, at: Location): never => {
       throw new VerifyError(`${what}, in the IR of ${ir.name}`, { at });
     };
+    const needNew = (node: Value | Register, at: Location): void => {
+      if (made.has(node)) fail(`${node.name ?? "A value"} is defined twice`, at);
+      made.add(node);
+    };
     const needRegister = (register: Register, at: Location): void => {
       if (!declared.has(register)) fail(`The register ${register.name} is used where it is not declared`, at);
     };
-    const needType = (
-      value: Value,
-      type: { readonly dtype: Value["type"]["dtype"]; readonly lanes: number },
-      at: Location,
-    ): void => {
-      if (value.type.dtype !== type.dtype || value.type.lanes !== type.lanes) {
-        fail(`${formatType(value.type)} stands where ${type.dtype.name}x${type.lanes} is needed`, at);
+    const index: Type = { dtype: i32, lanes: 1 };
+    const needType = (value: Value, type: Type, at: Location): void => {
+      if (!sameType(value.type, type)) {
+        fail(`${formatType(value.type)} stands where ${formatType(type)} is needed`, at);
       }
     };
     for (const stmt of block) {
       for (const value of stmtOperands(stmt)) {
         const free = isLeaf(value) && value.op.kind !== "induction";
         if (!free && !defined.has(value)) fail("A value is used where it is not defined", stmt.at);
+        const { op } = value;
+        if (op.kind === "scalar" && !ir.scalars.includes(op.scalar)) fail("Unknown scalar", stmt.at);
+        if (op.kind === "size" && !ir.sizes.includes(op.size)) fail("Unknown size", stmt.at);
       }
       switch (stmt.kind) {
         case "let": {
           const { op, type } = stmt.value;
           if (isLeaf(stmt.value)) return fail("A leaf has a let", stmt.at);
-          if (
-            !sameType(
-              resultType(op as Exclude<typeof op, { kind: "const" | "size" | "scalar" | "id" | "induction" }>, stmt.at),
-              type,
-            )
-          ) {
+          if (!sameType(resultType(op as Exclude<Op, Leaf>, stmt.at), type)) {
             fail(`A value of ${op.kind} has the wrong type ${formatType(type)}`, stmt.at);
           }
+          needNew(stmt.value, stmt.at);
           if (op.kind === "read") needRegister(op.register, stmt.at);
           if ((op.kind === "load" || op.kind === "atomic") && !memories.has(op.memory)) fail("Unknown memory", stmt.at);
           defined.add(stmt.value);
@@ -78,24 +85,31 @@ function checkStructure(ir: KernelIR): void {
         }
         case "declare":
           if (stmt.init) needType(stmt.init, stmt.register.type, stmt.at);
+          needNew(stmt.register, stmt.at);
           declared.add(stmt.register);
           break;
         case "write":
           needRegister(stmt.register, stmt.at);
           needType(stmt.value, stmt.register.type, stmt.at);
-          if ((stmt.index === undefined) !== (stmt.register.length === undefined))
-            fail("A register array needs an index", stmt.at);
+          if ((stmt.index === undefined) !== (stmt.register.length === undefined)) {
+            fail("A register array needs an index, a single register has none", stmt.at);
+          }
+          if (stmt.index) needType(stmt.index, index, stmt.at);
           break;
         case "store":
           if (!memories.has(stmt.memory)) fail("Unknown memory", stmt.at);
           needType(stmt.value, { dtype: stmt.memory.dtype, lanes: stmt.value.type.lanes }, stmt.at);
           if (stmt.index.length !== stmt.memory.shape.length) fail("A store has the wrong number of indices", stmt.at);
-          for (const index of stmt.index) needType(index, { dtype: i32, lanes: 1 }, stmt.at);
+          for (const value of stmt.index) needType(value, index, stmt.at);
           break;
         case "for":
-          needType(stmt.from, { dtype: i32, lanes: 1 }, stmt.at);
-          needType(stmt.to, { dtype: i32, lanes: 1 }, stmt.at);
+          for (const value of [stmt.induction, stmt.from, stmt.to]) needType(value, index, stmt.at);
+          if (stmt.induction.op.kind !== "induction") fail("A loop's variable is no induction", stmt.at);
+          needNew(stmt.induction, stmt.at);
           if (!Number.isInteger(stmt.step) || stmt.step < 1) fail("A loop's step must be at least 1", stmt.at);
+          if (stmt.unroll && [stmt.from, stmt.to].some(({ op }) => op.kind !== "const")) {
+            fail("An unrolled loop needs constant bounds", stmt.at);
+          }
           visit(stmt.body, new Set([...defined, stmt.induction]), declared);
           break;
         case "if":
@@ -116,7 +130,10 @@ function checkStructure(ir: KernelIR): void {
 
 /** CUDA C++ Programming Guide, "Programmatic Dependent Launch": the wait covers only the kernels right before this one. */
 function checkPdl(ir: KernelIR): void {
-  const waits = ir.body.filter((stmt) => stmt.kind === "pdlWait");
+  const waits: Stmt[] = [];
+  walk(ir.body, (stmt) => {
+    if (stmt.kind === "pdlWait") waits.push(stmt);
+  });
   const [wait, second] = waits;
   if (!wait) {
     throw new PdlError(`The kernel ${ir.name} never waits for the kernel before it`, {
@@ -126,6 +143,9 @@ function checkPdl(ir: KernelIR): void {
   }
   if (second)
     throw new PdlError("A kernel waits once", { at: second.at, related: [{ what: "the first wait is", at: wait.at }] });
+  if (!ir.body.includes(wait)) {
+    throw new PdlError("The wait stands inside a loop or branch, where some threads might not come", { at: wait.at });
+  }
 
   let waited = false;
   const early = (what: string, at: Location): never => {
@@ -135,43 +155,49 @@ function checkPdl(ir: KernelIR): void {
       hint: "The kernel before may still be running: only frozen tensors may be read, and nothing global written, until t.pdl.wait()",
     });
   };
-  const visit = (block: Block, top: boolean): void => {
-    for (const stmt of block) {
-      if (stmt.kind === "pdlWait") {
-        if (!top)
-          throw new PdlError("The wait stands inside a loop or branch, where some threads might not come", {
-            at: stmt.at,
-          });
-        waited = true;
-      }
-      for (const { memory, writes, at } of touches(stmt)) {
-        if (memory.kind !== "tensor") continue;
-        if (writes && (memory.role === "frozen" || memory.role === "input")) {
-          throw new PdlError(`A store to ${memory.name}, which is ${memory.role}`, {
-            at,
-            related: [{ what: "it was declared", at: memory.at }],
-            hint: "Declare it as output or inout",
-          });
-        }
-        if (!waited && writes) early(`A store to ${memory.name}`, at);
-        if (!waited && memory.role !== "frozen") early(`A load of ${memory.name}, which is ${memory.role},`, at);
-      }
-      if (stmt.kind === "for") visit(stmt.body, false);
-      if (stmt.kind === "if") {
-        visit(stmt.then, false);
-        visit(stmt.otherwise, false);
-      }
-    }
-  };
-  visit(ir.body, true);
+  walk(ir.body, (stmt) => {
+    if (stmt.kind === "pdlWait") waited = true;
+    const touched = touch(stmt);
+    if (!touched || waited) return;
+    const { memory, writes } = touched;
+    if (writes) early(`A store to ${memory.name}`, stmt.at);
+    if (memory.role !== "frozen") early(`A load of ${memory.name}, which is ${memory.role},`, stmt.at);
+  });
 }
 
-function touches(stmt: Stmt): readonly { readonly memory: Memory; readonly writes: boolean; readonly at: Location }[] {
-  if (stmt.kind === "store") return [{ memory: stmt.memory, writes: true, at: stmt.at }];
-  if (stmt.kind !== "let") return [];
+function checkRoles(ir: KernelIR): void {
+  walk(ir.body, (stmt) => {
+    const touched = touch(stmt);
+    if (!touched) return;
+    const { memory, reads, writes } = touched;
+    const refuse = (what: string, hint: string): never => {
+      throw new RoleError(`${what} ${memory.name}, which is ${memory.role}`, {
+        at: stmt.at,
+        related: [{ what: "it was declared", at: memory.at }],
+        hint,
+      });
+    };
+    if (writes && (memory.role === "frozen" || memory.role === "input")) {
+      refuse("A store to", "Declare it as output or inout");
+    }
+    if (reads && memory.role === "output") refuse("A load of", "Declare it as inout, or as input");
+  });
+}
+
+interface Touch {
+  readonly memory: Tensor;
+  readonly reads: boolean;
+  readonly writes: boolean;
+}
+
+/** What a statement does to global memory. */
+function touch(stmt: Stmt): Touch | undefined {
+  if (stmt.kind === "store")
+    return stmt.memory.kind === "tensor" ? { memory: stmt.memory, reads: false, writes: true } : undefined;
+  if (stmt.kind !== "let") return undefined;
   const { op } = stmt.value;
-  if (op.kind === "load") return [{ memory: op.memory, writes: false, at: stmt.at }];
-  return op.kind === "atomic" ? [{ memory: op.memory, writes: true, at: stmt.at }] : [];
+  if ((op.kind !== "load" && op.kind !== "atomic") || op.memory.kind !== "tensor") return undefined;
+  return { memory: op.memory, reads: true, writes: op.kind === "atomic" };
 }
 
 function checkDivergence(ir: KernelIR): void {
@@ -218,18 +244,26 @@ function checkAccesses(ir: KernelIR): void {
   if (first && sharedBytes > 227 * 1024) {
     throw new ShapeError(
       `The kernel ${ir.name} uses ${sharedBytes} bytes of shared memory; a block has at most ${227 * 1024}`,
-      { at: first.at },
+      {
+        at: first.at,
+        related: ir.shared.slice(1).map(({ name, at }) => ({ what: `${name} was made`, at })),
+        hint: "Keep less of it at a time, or use smaller tiles",
+      },
     );
   }
-  const check = (access: Access): void => {
+  const check = (access: Access, happens = true): void => {
     checkAlignment(access, facts);
-    checkBounds(access, facts);
+    if (happens) checkBounds(access, facts);
   };
   const visit = (block: Block, certain: boolean): void => {
     for (const stmt of block) {
       if (stmt.kind === "let") {
         const { op, type, at } = stmt.value;
-        if (op.kind === "load") check({ memory: op.memory, index: op.index, type, certain: certain && !op.guard, at });
+        if (op.kind === "load") {
+          // A guard that is never true guards what never happens.
+          const guard = op.guard ? facts.decides(op.guard) : true;
+          check({ memory: op.memory, index: op.index, type, certain: certain && guard === true, at }, guard !== false);
+        }
         if (op.kind === "atomic") check({ memory: op.memory, index: op.index, type, certain, at });
         if (op.kind === "read" && op.index) checkRegisterIndex(op.register, op.index, certain, facts, at);
       } else if (stmt.kind === "write" && stmt.index) {
@@ -241,8 +275,9 @@ function checkAccesses(ir: KernelIR): void {
         // A loop that never runs accesses nothing.
         if (to.max > from.min) visit(stmt.body, certain && to.min > from.max);
       } else if (stmt.kind === "if") {
-        visit(stmt.then, false);
-        visit(stmt.otherwise, false);
+        const decided = facts.decides(stmt.condition);
+        if (decided !== false) visit(stmt.then, certain && decided === true);
+        if (decided !== true) visit(stmt.otherwise, certain && decided === false);
       }
     }
   };

@@ -1,0 +1,225 @@
+/**
+ * IR as text, for people and for snapshots in tests: one statement a line, each type once. A thing goes by the author's
+ * name for it; where two share one, values add their id (`k%7`), registers and shared memory a count (`r.2`).
+ */
+import {
+  type BinaryFn,
+  type Block,
+  formatType,
+  isLeaf,
+  type KernelIR,
+  type Memory,
+  type Op,
+  type Register,
+  type Shared,
+  type Stmt,
+  type Value,
+  walk,
+} from "./ir.ts";
+import type { Size } from "./size.ts";
+import type { Location } from "./source.ts";
+
+export interface PrintOptions {
+  /** Whether each line ends with a comment that names the author's file and line. Default false. */
+  readonly lines?: boolean;
+}
+
+export function printKernel(ir: KernelIR, { lines = false }: PrintOptions = {}): string {
+  return new Printer(ir, lines).print();
+}
+
+const infix: { readonly [F in BinaryFn]?: string } = {
+  add: "+",
+  sub: "-",
+  mul: "*",
+  div: "/",
+  rem: "%",
+  and: "&",
+  or: "|",
+  xor: "^",
+  shl: "<<",
+  shr: ">>",
+  eq: "==",
+  ne: "!=",
+  lt: "<",
+  le: "<=",
+  gt: ">",
+  ge: ">=",
+};
+
+class Printer {
+  private readonly ir: KernelIR;
+  private readonly withLines: boolean;
+  private readonly names = new Map<Register | Shared | Value, string>();
+  private readonly output: string[] = [];
+
+  constructor(ir: KernelIR, withLines: boolean) {
+    this.ir = ir;
+    this.withLines = withLines;
+    this.nameAll();
+  }
+
+  print(): string {
+    const { name, grid, block, tensors, scalars, sizes, shared, body, at } = this.ir;
+    this.line(0, `kernel ${name}, grid [${grid.join(", ")}], block ${block}`, at);
+    for (const { role, name, dtype, shape, alignBytes, at } of tensors) {
+      const alignment = alignBytes > dtype.bytes ? ` align ${alignBytes}` : "";
+      this.line(1, `${role} ${name}: ${dtype.name}[${shape.join(", ")}]${alignment}`, at);
+    }
+    for (const { name, dtype, at } of scalars) this.line(1, `scalar ${name}: ${dtype.name}`, at);
+    for (const size of sizes) this.line(1, `size ${size}: ${range(size)}`, size.at);
+    for (const memory of shared) {
+      const { dtype, shape, at } = memory;
+      this.line(1, `shared ${this.memory(memory)}: ${dtype.name}[${shape.join(", ")}]`, at);
+    }
+    this.block(body, 1);
+    return `${this.output.join("\n")}\n`;
+  }
+
+  private nameAll(): void {
+    const { tensors, scalars, sizes, shared, body } = this.ir;
+    const named: (Register | Shared | Value)[] = [...shared];
+    walk(body, (stmt) => {
+      if (stmt.kind === "declare") named.push(stmt.register);
+      if (stmt.kind === "for") named.push(stmt.induction);
+      if (stmt.kind === "let") named.push(stmt.value);
+    });
+    const count = new Map<string | undefined, number>();
+    for (const { name } of [...tensors, ...scalars, ...named]) count.set(name, (count.get(name) ?? 0) + 1);
+    for (const size of sizes) count.set(String(size), 1 + (count.get(String(size)) ?? 0));
+    const used = new Map<string, number>();
+    for (const thing of named) {
+      const { name = "" } = thing;
+      const ordinal = (used.get(name) ?? 0) + 1;
+      if (!("op" in thing)) used.set(name, ordinal);
+      const mark = "op" in thing ? `%${thing.id}` : `.${ordinal}`;
+      this.names.set(thing, name !== "" && count.get(name) === 1 ? name : `${name}${mark}`);
+    }
+  }
+
+  private block(block: Block, depth: number): void {
+    for (const stmt of block) this.stmt(stmt, depth);
+  }
+
+  private stmt(stmt: Stmt, depth: number): void {
+    switch (stmt.kind) {
+      case "let": {
+        const { value } = stmt;
+        return this.line(depth, `${this.value(value)}: ${formatType(value.type)} = ${this.op(value.op)}`, stmt.at);
+      }
+      case "declare": {
+        const { type, length } = stmt.register;
+        const array = length === undefined ? "" : `[${length}]`;
+        const init = stmt.init ? ` = ${this.value(stmt.init)}` : "";
+        return this.line(depth, `reg ${this.register(stmt.register)}: ${formatType(type)}${array}${init}`, stmt.at);
+      }
+      case "write":
+        return this.line(depth, `${this.register(stmt.register, stmt.index)} = ${this.value(stmt.value)}`, stmt.at);
+      case "store": {
+        const target = this.memory(stmt.memory, stmt.index);
+        const hint = stmt.cache === "normal" ? "" : `, ${stmt.cache}`;
+        return this.line(depth, `store ${target} = ${this.value(stmt.value)}${hint}`, stmt.at);
+      }
+      case "for": {
+        const { induction, from, to, step, unroll, body } = stmt;
+        const by = (step === 1 ? "" : ` step ${step}`) + (unroll ? " unroll" : "");
+        this.line(depth, `for ${this.value(induction)} in ${this.value(from)}..${this.value(to)}${by} {`, stmt.at);
+        this.block(body, depth + 1);
+        return this.line(depth, "}");
+      }
+      case "if":
+        this.line(depth, `if ${this.value(stmt.condition)} {`, stmt.at);
+        this.block(stmt.then, depth + 1);
+        if (stmt.otherwise.length > 0) {
+          this.line(depth, "} else {");
+          this.block(stmt.otherwise, depth + 1);
+        }
+        return this.line(depth, "}");
+      case "barrier":
+        return this.line(depth, stmt.scope === "block" ? "barrier" : "warpBarrier", stmt.at);
+      case "pdlWait":
+      case "pdlLaunch":
+        return this.line(depth, stmt.kind, stmt.at);
+      case "sleep":
+        return this.line(depth, `sleep ${stmt.nanoseconds} ns`, stmt.at);
+    }
+  }
+
+  private op(op: Op): string {
+    const call = (fn: string, ...operands: readonly Value[]): string => `${fn}(${this.list(operands)})`;
+    switch (op.kind) {
+      case "const":
+        return Object.is(op.value, -0) ? "-0" : String(op.value);
+      case "size":
+        return String(op.size);
+      case "scalar":
+        return op.scalar.name;
+      case "id":
+        return op.id;
+      case "induction":
+        return "induction";
+      case "unary":
+        return call(op.fn, op.a);
+      case "binary": {
+        const symbol = infix[op.fn];
+        return symbol ? `${this.value(op.a)} ${symbol} ${this.value(op.b)}` : call(op.fn, op.a, op.b);
+      }
+      case "fma":
+      case "dot":
+        return call(op.kind, op.a, op.b, op.c);
+      case "select":
+        return call("select", op.condition, op.yes, op.no);
+      case "convert":
+      case "bitcast":
+        return call(op.kind, op.a);
+      case "pack":
+        return new Set(op.lanes).size === 1 ? call("splat", ...op.lanes.slice(0, 1)) : call("pack", ...op.lanes);
+      case "extract":
+        return `${this.value(op.a)}.lane(${op.lane})`;
+      case "read":
+        return this.register(op.register, op.index);
+      case "load": {
+        const hint = op.cache === "normal" ? "" : `, ${op.cache}`;
+        const guard = op.guard ? `, if ${this.value(op.guard)}` : "";
+        return `load ${this.memory(op.memory, op.index)}${hint}${guard}`;
+      }
+      case "shuffle":
+        return call(`shuffle.${op.mode}`, op.a, op.by);
+      case "reduce":
+        return call(`warp.${op.fn}`, op.a);
+      case "atomic": {
+        const operands = op.compare ? [op.compare, op.a] : [op.a];
+        return `atomic.${op.fn} ${this.memory(op.memory, op.index)}, ${this.list(operands)}`;
+      }
+    }
+  }
+
+  /** How a value reads where it is used: its name, or what it is if it needs no `let`. */
+  private value(value: Value): string {
+    const leaf = isLeaf(value) && value.op.kind !== "induction";
+    return this.names.get(value) ?? (leaf ? this.op(value.op) : `%${value.id}`);
+  }
+
+  private list(values: readonly Value[]): string {
+    return values.map((value) => this.value(value)).join(", ");
+  }
+
+  private register(register: Register, index?: Value): string {
+    return (this.names.get(register) ?? register.name) + (index ? `[${this.value(index)}]` : "");
+  }
+
+  private memory(memory: Memory, index?: readonly Value[]): string {
+    const name = memory.kind === "shared" ? (this.names.get(memory) ?? memory.name) : memory.name;
+    return name + (index ? `[${this.list(index)}]` : "");
+  }
+
+  private line(depth: number, text: string, at?: Location): void {
+    const comment = this.withLines && at ? `  // ${at.file}:${at.line}` : "";
+    this.output.push("  ".repeat(depth) + text + comment);
+  }
+}
+
+function range({ min, max, multipleOf }: Size): string {
+  const multiple = multipleOf === 1 ? "" : `, a multiple of ${multipleOf}`;
+  return `${min} to ${max}${multiple}`;
+}
