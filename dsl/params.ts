@@ -7,7 +7,7 @@ import { type DType, type DTypeName, requireDType } from "./dtype.ts";
 import { describe, ShapeError } from "./errors.ts";
 import type { Expr } from "./expr.ts";
 import type { Role } from "./ir.ts";
-import { type Dim, isDim, maxOf, minOf } from "./size.ts";
+import { type Dim, isDim, maxOf, minOf, Size } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -51,17 +51,17 @@ function tensorRole<R extends Role>(role: R) {
       });
     }
     for (const dim of shape) {
+      if (dim instanceof Size && dim.term.kind !== "named") {
+        throw new ShapeError(`The dimension ${dim} is computed; a launch could not tell what its parts are`, {
+          at,
+          hint: "Declare it by its own size(...), and compute from it inside the kernel",
+        });
+      }
       if (!isDim(dim) || minOf(dim) < 1 || maxOf(dim) > 2 ** 31 - 1) {
         const given = isDim(dim)
           ? `${dim}${typeof dim === "number" ? "" : `, which is from ${dim.min} on`}`
           : describe(dim);
         throw new ShapeError(`A dimension is a whole number from 1 to 2^31 - 1, not ${given}`, { at });
-      }
-      if (typeof dim !== "number" && dim.term.kind !== "named") {
-        throw new ShapeError(`The dimension ${dim} is computed; a launch could not tell what its parts are`, {
-          at,
-          hint: "Declare it by its own size(...), and compute from it inside the kernel",
-        });
       }
     }
     if (![1, 2, 4, 8, 16, 32, 64, 128, 256].includes(alignBytes) || alignBytes < dtype.bytes) {

@@ -1,6 +1,6 @@
 /**
- * IR as text, for people and for snapshots in tests: one statement a line, each type once. A thing goes by the author's
- * name for it; where two share one, values add their id (`k%7`), registers and shared memory a count (`r.2`).
+ * IR as text, for people and for snapshots in tests: one statement a line, each type once. Things go by the author's names,
+ * a second `k` as `k.2`; values without a name by their id, `%7`.
  */
 import {
   type BinaryFn,
@@ -84,16 +84,13 @@ class Printer {
       if (stmt.kind === "for") named.push(stmt.induction);
       if (stmt.kind === "let") named.push(stmt.value);
     });
-    const count = new Map<string | undefined, number>();
-    for (const { name } of [...tensors, ...scalars, ...named]) count.set(name, (count.get(name) ?? 0) + 1);
-    for (const size of sizes) count.set(String(size), 1 + (count.get(String(size)) ?? 0));
-    const used = new Map<string, number>();
+    const used = new Map<string, number>([...tensors, ...scalars].map(({ name }) => [name, 1]));
+    for (const size of sizes) used.set(String(size), 1);
     for (const thing of named) {
-      const { name = "" } = thing;
-      const ordinal = (used.get(name) ?? 0) + 1;
-      if (!("op" in thing)) used.set(name, ordinal);
-      const mark = "op" in thing ? `%${thing.id}` : `.${ordinal}`;
-      this.names.set(thing, name !== "" && count.get(name) === 1 ? name : `${name}${mark}`);
+      if (thing.name === undefined) continue;
+      const ordinal = (used.get(thing.name) ?? 0) + 1;
+      used.set(thing.name, ordinal);
+      this.names.set(thing, ordinal === 1 ? thing.name : `${thing.name}.${ordinal}`);
     }
   }
 

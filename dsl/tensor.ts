@@ -81,7 +81,7 @@ export class Tensor<
 
   store(this: Tensor<N, Rank, Writable>, index: Indices<Rank>, value: Operand<N>, options: StoreOptions = {}): void {
     const at = callerLocation();
-    const stored = toValue(this.trace, value, { dtype: this.dtype, lanes: 1 }, `${this.memory.name}.store`, at);
+    const stored = toValue(this.trace, value, { dtype: this.dtype, lanes: 1 }, `a store to ${this.memory.name}`, at);
     store(this, index, stored, options, at);
   }
 
@@ -94,7 +94,7 @@ export class Tensor<
   ): void {
     const at = callerLocation();
     const lanes = value instanceof Expr || value instanceof Reg ? value.lanes : 1;
-    const stored = toValue(this.trace, value, { dtype: this.dtype, lanes }, `${this.memory.name}.storeVec`, at);
+    const stored = toValue(this.trace, value, { dtype: this.dtype, lanes }, `a store to ${this.memory.name}`, at);
     store(this, index, stored, options, at);
   }
 

@@ -1,5 +1,5 @@
 /** From IR to CUDA C: one header-free file with one `extern "C"` kernel, whose lines point back at the author's. */
-import { i32 } from "../../dsl/dtype.ts";
+import { f32, i32 } from "../../dsl/dtype.ts";
 import {
   type Block,
   type IdName,
@@ -22,7 +22,7 @@ import { type LaneWise, laneWiseOperands } from "../lowering/lane-wise.ts";
 import { Names } from "../lowering/names.ts";
 import { atom, call, infix, Lines, term, type Text } from "../lowering/text.ts";
 import { binary, bitcast, constant, convert, noProof, type Proof, unary } from "./operations.ts";
-import { Prelude } from "./prelude.ts";
+import { isWholeWords, Prelude } from "./prelude.ts";
 import { libraryNames, reserved } from "./reserved.ts";
 
 /** What the compiler and the launcher need. C parameters: a pointer per tensor, then a 4-byte value per scalar and size. */
@@ -309,6 +309,9 @@ class CudaEmitter {
   }
 
   private vector(op: LaneWise, type: Type): Text {
+    if (op.kind === "convert" && op.to === f32 && isWholeWords(op.a.type)) {
+      return call(this.prelude.unpack(op.a.type), this.text(op.a));
+    }
     const values = laneWiseOperands(op);
     const label =
       op.kind === "unary" || op.kind === "binary" ? op.fn : "to" in op ? `${op.kind}_${op.to.name}` : op.kind;

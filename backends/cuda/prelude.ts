@@ -4,7 +4,7 @@
  *
  * In registers a vector of a narrow dtype is packed words (`w`), one of a 4-byte dtype an array (`v`).
  */
-import { type DType, u8 } from "../../dsl/dtype.ts";
+import { type DType, f32, u8 } from "../../dsl/dtype.ts";
 import { type CacheHint, formatType, type ReduceFn, type Role, type Type } from "../../dsl/ir.ts";
 
 const scalarTypes: { readonly [name in DType["name"]]: string } = {
@@ -32,6 +32,10 @@ const device = "__device__ __forceinline__";
 
 /** Bytes of a vector or scalar in memory. */
 export const byteSize = ({ dtype, lanes }: Type): number => dtype.bytes * lanes;
+
+/** Packed vectors of narrow floats that fill words, which `unpack` decodes a word at a time. */
+export const isWholeWords = (type: Type): boolean =>
+  type.dtype.kind === "float" && type.dtype.bytes < 4 && type.lanes > 1 && byteSize(type) >= 4;
 
 export class Prelude {
   private readonly parts = new Map<string, string>();
@@ -225,33 +229,46 @@ export class Prelude {
     // Scalars of two dtypes may have one C type, so their functions can't share a name.
     const name = a.lanes === 1 ? `dot_${formatType(a)}_${formatType(b)}` : "dot";
     this.part(`dot ${formatType(a)} ${formatType(b)}`, () => {
-      const head = `${device} float ${name}(${this.type(a)} a, ${this.type(b)} b, float c) {`;
-      const packed = a.dtype === b.dtype && a.dtype.bytes < 4 && byteSize(a) >= 4;
-      if (packed) {
-        const perWord = 4 / a.dtype.bytes;
-        const unpack = this.unpackWord(a.dtype);
-        return [
-          head,
-          "#pragma unroll",
-          `  for (int i = 0; i < ${byteSize(a) / 4}; ++i) {`,
-          `    float x[${perWord}], y[${perWord}];`,
-          `    ${unpack}(a.w[i], x);`,
-          `    ${unpack}(b.w[i], y);`,
-          "#pragma unroll",
-          `    for (int j = 0; j < ${perWord}; ++j) c = fmaf(x[j], y[j], c);`,
-          "  }",
-          "  return c;",
-          "}",
-        ].join("\n");
-      }
+      const decoded: string[] = [];
       const [x, y] = [a, b].map((type, i) => {
-        const lane = type.lanes === 1 ? "ab".charAt(i) : this.lane(type, "ab".charAt(i), "i");
+        const operand = "ab".charAt(i);
+        if (isWholeWords(type)) {
+          const floats = "xy".charAt(i);
+          decoded.push(
+            `  const ${this.vector({ dtype: f32, lanes: type.lanes })} ${floats} = ${this.unpack(type)}(${operand});`,
+          );
+          return `${floats}.v[i]`;
+        }
+        const lane = type.lanes === 1 ? operand : this.lane(type, operand, "i");
         return type.dtype.name === "f32" ? lane : `${this.toF32(type.dtype)}(${lane})`;
       });
-      const loop = `for (int i = 0; i < ${a.lanes}; ++i) c = fmaf(${x}, ${y}, c);`;
-      return [head, "#pragma unroll", `  ${loop}`, "  return c;", "}"].join("\n");
+      return [
+        `${device} float ${name}(${this.type(a)} a, ${this.type(b)} b, float c) {`,
+        ...decoded,
+        "#pragma unroll",
+        `  for (int i = 0; i < ${a.lanes}; ++i) c = fmaf(${x}, ${y}, c);`,
+        "  return c;",
+        "}",
+      ].join("\n");
     });
     return name;
+  }
+
+  /** Decodes a packed vector of narrow floats; overloaded. */
+  unpack(type: Type): string {
+    const result = this.vector({ dtype: f32, lanes: type.lanes });
+    this.part(`unpack ${formatType(type)}`, () => {
+      const word = this.unpackWord(type.dtype);
+      return [
+        `${device} ${result} unpack(${this.type(type)} a) {`,
+        `  ${result} r;`,
+        "#pragma unroll",
+        `  for (int i = 0; i < ${byteSize(type) / 4}; ++i) ${word}(a.w[i], r.v + i * ${4 / type.dtype.bytes});`,
+        "  return r;",
+        "}",
+      ].join("\n");
+    });
+    return "unpack";
   }
 
   /** The floats of one word of a packed vector; fp8 is decoded two at a time, as the hardware does. */

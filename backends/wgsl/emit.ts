@@ -373,7 +373,9 @@ class WgslEmitter {
       case "bitcast": {
         const operands = laneWiseOperands(op);
         const known = operands.every((value) => value.op.kind === "const");
-        const texts = operands.map((value, i) => (known && i === 0 ? this.hidden(value) : this.text(value)));
+        const texts = operands.map((value, i) =>
+          (known && i === 0) || (isArithmetic(op) && isZeroF32(value)) ? this.hidden(value) : this.text(value),
+        );
         if (type.lanes === 1) return this.scalar(op, texts);
         const label =
           op.kind === "unary" || op.kind === "binary" ? op.fn : "to" in op ? `${op.kind}_${op.to.name}` : op.kind;
@@ -386,8 +388,9 @@ class WgslEmitter {
       case "pack": {
         const [first] = op.lanes;
         const same = first && op.lanes.every((lane) => lane === first);
-        if (same) return call(this.prelude.splat(type), this.text(first));
-        return call(this.prelude.pack(type), ...op.lanes.map((lane) => this.text(lane)));
+        const text = (lane: Value): Text => (isZeroF32(lane) ? this.hidden(lane) : this.text(lane));
+        if (same) return call(this.prelude.splat(type), text(first));
+        return call(this.prelude.pack(type), ...op.lanes.map(text));
       }
       case "extract":
         return atom(this.prelude.lane(op.a.type, this.text(op.a).code, op.lane));
@@ -424,7 +427,7 @@ class WgslEmitter {
   private scalar(op: LaneWise, [a = atom(""), b = atom(""), c = atom("")]: readonly Text[]): Text {
     switch (op.kind) {
       case "unary":
-        return unary(op.fn, op.a.type.dtype, a);
+        return unary(op.fn, op.a.type.dtype, a, this.prelude);
       case "binary":
         return binary(op.fn, op.a.type.dtype, a, b);
       case "fma":
@@ -458,6 +461,11 @@ class WgslEmitter {
     return binding;
   }
 }
+
+const isZeroF32 = ({ op, type }: Value): boolean => op.kind === "const" && op.value === 0 && type.dtype.name === "f32";
+
+const isArithmetic = (op: LaneWise): boolean =>
+  op.kind === "fma" || (op.kind === "binary" && ["add", "sub", "mul", "div"].includes(op.fn));
 
 const accessOf = (tensor: KernelIR["tensors"][number]): "read" | "read_write" =>
   tensor.role === "frozen" || tensor.role === "input" ? "read" : "read_write";

@@ -21,7 +21,6 @@ const symbols: { readonly [F in BinaryFn]?: string } = {
   or: "|",
   xor: "^",
   eq: "==",
-  ne: "!=",
   lt: "<",
   le: "<=",
   gt: ">",
@@ -48,11 +47,14 @@ export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text): Text {
       // WGSL defines x / 0 as the IR does, but refuses a divisor that is the literal 0.
       if (dtype.kind !== "float" && (b.code === "0" || b.code === "0u")) return fn === "div" ? a : b;
       return infix(fn === "div" ? "/" : "%", a, b);
+    case "ne":
+      // Of floats, SwiftShader's != is false where one is NaN.
+      if (dtype.kind === "float") return atom(`!(${infix("==", a, b).code})`);
+      return infix("!=", a, b);
     case "add":
     case "sub":
     case "mul":
     case "eq":
-    case "ne":
     case "lt":
     case "le":
     case "gt":
@@ -61,7 +63,7 @@ export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text): Text {
   }
 }
 
-export function unary(fn: UnaryFn, dtype: DType, a: Text): Text {
+export function unary(fn: UnaryFn, dtype: DType, a: Text, prelude: Prelude): Text {
   switch (fn) {
     case "neg":
       return atom(`-${a.code.startsWith("-") ? `(${a.code})` : term(a)}`);
@@ -69,16 +71,15 @@ export function unary(fn: UnaryFn, dtype: DType, a: Text): Text {
       return atom(`${dtype.name === "bool" ? "!" : "~"}${term(a)}`);
     case "rsqrt":
       return call("inverseSqrt", a);
+    case "exp":
+    case "log":
     case "tanh":
-      // Beyond 9.1 tanh is 1 in f32; devices that compute it from exp overflow there.
-      return call("tanh", call("clamp", a, atom("-9.1"), atom("9.1")));
+      return call(prelude.math(fn), a);
     case "popcount":
       return call("countOneBits", a);
     case "clz":
       return call("countLeadingZeros", a);
     case "abs":
-    case "exp":
-    case "log":
     case "sqrt":
     case "floor":
     case "ceil":
@@ -87,15 +88,19 @@ export function unary(fn: UnaryFn, dtype: DType, a: Text): Text {
 }
 
 export function convert(from: DType, to: DType, a: Text, prelude: Prelude): Text {
-  if (to.name === "bool")
-    return infix("!=", a, atom(from.name === "f32" ? "0.0" : from.kind === "signed" ? "0" : "0u"));
+  if (to.name === "bool") {
+    // By its bits: a comparison may flush subnormals.
+    if (from.name === "f32") return infix("!=", atom(`(bitcast<u32>(${a.code}) << 1u)`), atom("0u"));
+    return infix("!=", a, atom(from.kind === "signed" ? "0" : "0u"));
+  }
   if (from.name === "f32") {
     if (to.name === "i32" || to.name === "u32" || to.kind === "float") return call(prelude.fromF32(to), a);
     const [low, high] = to.name === "i8" ? ["-128", "127"] : ["0", "255"];
     const clamped = call("clamp", call(prelude.fromF32("i32"), a), atom(low), atom(high));
     return to.name === "i8" ? clamped : call("u32", clamped);
   }
-  if (to.name === "f32") return from.kind === "float" ? call(prelude.toF32(from), a) : call("f32", a);
+  if (to.name === "f32")
+    return from.kind === "float" || from.name === "u32" ? call(prelude.toF32(from), a) : call("f32", a);
   // u32(-1) and i32(4294967295) are refused where they stand in constant expressions.
   const [source, target] = [scalarType(from), scalarType(to)];
   const word = source === "bool" || source === target ? call(target, a) : call(`bitcast<${target}>`, a);
@@ -114,11 +119,12 @@ const signExtended = (word: Text): Text => infix(">>", infix("<<", word, atom("2
 
 /** A literal. `value` is what the dtype holds. */
 export function constant(dtype: DType, value: number, prelude: Prelude): Text {
+  if (Object.is(value, 0) && dtype.name === "f32") return atom("0.0");
   switch (dtype.name) {
     case "f32":
-      // WGSL has no literal for infinities and NaN, and may flush literals that are subnormal.
-      if (!Number.isFinite(value) || (value !== 0 && Math.abs(value) < 2 ** -126)) return hidden(dtype, value, prelude);
-      return atom(value < 0 || Object.is(value, -0) ? `(${shortestF32(value)})` : shortestF32(value));
+      // WGSL has no literal for infinities and NaN, may flush subnormal ones, and refuses those that round down to the largest.
+      if (!(Math.abs(value) < 3.4e38) || Math.abs(value) < 2 ** -126) return hidden(dtype, value, prelude);
+      return atom(value < 0 ? `(${shortestF32(value)})` : shortestF32(value));
     case "i32":
     case "i8":
       if (value === -(2 ** 31)) return atom("i32(-2147483647 - 1)");
@@ -134,8 +140,8 @@ export function constant(dtype: DType, value: number, prelude: Prelude): Text {
 }
 
 /**
- * A constant that WGSL doesn't know for one: it refuses expressions of constants alone that overflow, divide by zero or
- * are no number.
+ * A constant that no compiler knows for one. WGSL refuses expressions of constants alone that overflow, divide by zero or
+ * are no number; SwiftShader takes x * 0.0 for 0 and x + 0.0 for x.
  */
 export function hidden(dtype: DType, value: number, prelude: Prelude): Text {
   if (dtype.name === "f32") {

@@ -118,9 +118,9 @@ export class Prelude {
     return this.part(name, () => this.fill(name, `x: ${scalarType(type.dtype)}`, type, [], "x"));
   }
 
-  /** A zero that is no constant expression. */
+  /** A zero that no compiler sees through: a grid has fewer than 2^31 blocks along x. */
   noBits(): string {
-    return this.part("no_bits", () => "var<private> no_bits: u32 = 0u;");
+    return `${this.part("no_bits", () => "fn no_bits() -> u32 { return launch.grid_x >> 31u; }")}()`;
   }
 
   f32FromBits(): string {
@@ -131,12 +131,49 @@ export class Prelude {
     );
   }
 
+  /** Functions that WGSL leaves open where a kernel may well arrive: at zero, infinities and NaN. */
+  math(fn: "exp" | "log" | "tanh"): string {
+    const name = `${fn}_f32`;
+    const fromBits = this.f32FromBits();
+    return this.part(name, () => {
+      const head = [
+        `fn ${name}(x: f32) -> f32 {`,
+        "  let magnitude = bitcast<u32>(x) & 0x7fffffffu;",
+        "  if (magnitude > 0x7f800000u) { return x; }",
+      ];
+      switch (fn) {
+        case "exp":
+          return [...head, "  return exp(x);", "}"].join("\n");
+        case "log":
+          return [
+            ...head,
+            `  if (magnitude < 0x00800000u) { return ${fromBits}(0xff800000u); }`,
+            `  if (x < 0.0) { return ${fromBits}(0x7fc00000u); }`,
+            "  return select(log(x), x, magnitude == 0x7f800000u);",
+            "}",
+          ].join("\n");
+        case "tanh":
+          // Beyond 9.1 tanh is 1 in f32; devices that compute it from exp overflow there.
+          return [...head, "  return tanh(clamp(x, -9.1, 9.1));", "}"].join("\n");
+      }
+    });
+  }
+
   /** Exact, as numerics.ts decodes. */
   toF32(dtype: DType): string {
     const name = `${dtype.name}_to_f32`;
     return this.part(name, () => {
       const head = `fn ${name}(x: u32) -> f32 {`;
       if (dtype.name === "bf16") return `${head} return bitcast<f32>(x << 16u); }`;
+      if (dtype.name === "u32") {
+        return [
+          head,
+          "  // SwiftShader rounds its f32(u32) twice. Half of x, its last bit kept for the rounding, is an i32.",
+          "  let half = f32(i32((x >> 1u) | (x & 1u)));",
+          "  return select(f32(i32(x)), 2.0 * half, x > 0x7fffffffu);",
+          "}",
+        ].join("\n");
+      }
       const { fractionBits: fraction, exponentBits } = dtype;
       const bias = 2 ** (exponentBits - 1) - 1;
       const sign = exponentBits + fraction;

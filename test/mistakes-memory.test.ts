@@ -1,0 +1,343 @@
+/** What users do wrong with memory and with each other's threads: PDL, roles, divergence, alignment, bounds, shared memory. */
+import { describe, expect, test } from "vitest";
+import {
+  AlignmentError,
+  bf16,
+  DivergenceError,
+  f32,
+  frozen,
+  i32,
+  input,
+  kernel,
+  type KernelIR,
+  OutOfBoundsError,
+  output,
+  PdlError,
+  RoleError,
+  ShapeError,
+  size,
+  StagingError,
+  type Tensor,
+} from "../dsl/index.ts";
+import type { Block, Stmt } from "../dsl/ir.ts";
+import { verify } from "../dsl/verify/verify.ts";
+import { caught, mistakesIn, traced, untyped } from "./mistake.ts";
+
+const mistake = mistakesIn(import.meta.url);
+const config = { name: "copy", grid: 1, block: 32, params: { x: input(f32, [32]), y: output(f32, [32]) } } as const;
+
+// Programmatic dependent launch.
+
+mistake(
+  "no wait",
+  PdlError,
+  /kernel copy never waits[^]*t\.pdl\.wait\(\)/,
+  () => kernel(config, (t) => t.barrier()), // wrong
+);
+
+mistake("two waits", PdlError, /waits once[^]*first wait/, () =>
+  kernel(config, (t) => {
+    t.pdl.wait(); // cause
+    t.pdl.wait(); // wrong
+  }),
+);
+
+mistake(
+  "a wait in a branch",
+  PdlError,
+  /inside a loop or branch[^]*top level/,
+  () => kernel(config, (t) => t.when(t.lane.eq(0), () => void t.pdl.wait())), // wrong
+);
+
+mistake("a wait in a loop", PdlError, /inside a loop or branch/, () =>
+  kernel(config, (t) => {
+    for (const _ of t.range(2)) t.pdl.wait(); // wrong
+  }),
+);
+
+/** x to y, with the statements of the body in another order. */
+function rearranged(order: (body: Block) => Block): KernelIR {
+  const copy = kernel(config, (t) => {
+    const { x, y } = t.pdl.wait();
+    const value = x.load([t.lane]);
+    y.store([t.lane], value);
+  });
+  return { ...copy.ir, body: order(copy.ir.body) };
+}
+
+describe("a hand-broken consumer is rejected by the verifier", () => {
+  const isWait = (stmt: Stmt): boolean => stmt.kind === "pdlWait";
+  const moved = (to: number) => (body: Block) =>
+    body.filter((stmt) => !isWait(stmt)).toSpliced(to, 0, ...body.filter(isWait));
+  const inBranch = (body: Block): Block =>
+    body.map((stmt) => {
+      if (!isWait(stmt)) return stmt;
+      const condition = {
+        id: 99,
+        type: { dtype: f32, lanes: 1 },
+        op: { kind: "const", value: 1 },
+        at: stmt.at,
+      } as const;
+      return { kind: "if", condition: { ...condition, name: undefined }, then: [stmt], otherwise: [], at: stmt.at };
+    });
+  test.each([
+    ["as written", (body: Block) => body, undefined],
+    ["load before wait", moved(1), /load of x, which is input, before the wait\n[^]*the wait is at test/],
+    ["store before wait", (body: Block) => [...body.slice(1, 2), ...moved(2)(body).slice(1)], /before the wait/],
+    ["no wait", (body: Block) => body.filter((stmt) => !isWait(stmt)), /never waits/],
+    ["two waits", (body: Block) => [...body.filter(isWait), ...body], /waits once/],
+  ])("%s", (_, order, says) => {
+    const error = caught(() => verify(rearranged(order)));
+    if (says) expect(error).toBeInstanceOf(PdlError);
+    expect(error instanceof Error ? error.message : "").toMatch(says ?? /^$/);
+  });
+
+  test("wait in a branch", () => {
+    expect(() => verify(rearranged(inBranch))).toThrow(/stands where bool is needed|inside a loop or branch/);
+  });
+});
+
+mistake(
+  "a store to an input",
+  RoleError,
+  /store to x, which is input[^]*output or inout/,
+  () => traced((t, { x }) => untyped<Tensor<"f32", 1, "output">>(x).store([t.lane], 0)), // wrong
+);
+
+mistake("a store to a frozen tensor before the wait", RoleError, /store to w, which is frozen/, () =>
+  kernel({ ...config, params: { w: frozen(f32, [32]) } }, (t, { w }) => {
+    untyped<Tensor<"f32", 1, "output">>(w).store([t.lane], 0); // wrong
+    t.pdl.wait();
+  }),
+);
+
+mistake(
+  "a load from an output",
+  RoleError,
+  /load of y, which is output[^]*inout/,
+  () => traced((t, { y }) => untyped<Tensor<"f32", 1, "input">>(y).load([t.lane])), // wrong
+);
+
+// Divergence.
+
+mistake("a barrier under a branch", DivergenceError, /block barrier stands where not all threads of the block/, () =>
+  traced((t) => {
+    const first = t.warp.eq(0); // cause
+    t.when(first, () => t.barrier()); // wrong
+  }),
+);
+
+mistake("a barrier in a loop", DivergenceError, /branch or loop around it/, () =>
+  traced((t) => {
+    // prettier-ignore
+    for (const _ of t.range(t.thread)) { // cause
+      t.barrier(); // wrong
+    }
+  }),
+);
+
+mistake("a shuffle under a branch", DivergenceError, /shuffle stands where not all threads of the warp/, () =>
+  traced((t, { x }) => {
+    const value = x.load([t.lane]);
+    t.when(t.lane.lt(16), () => void t.shuffleXor(value, 1)); // wrong
+  }),
+);
+
+mistake("a reduction in a loop", DivergenceError, /warp reduction stands[^]*same in the whole warp/, () =>
+  traced((t, { x }) => {
+    const value = x.load([t.lane]);
+    for (const _ of t.range(0, t.lane)) t.warpSum(value); // wrong
+  }),
+);
+
+mistake("a reduction that a register decides", DivergenceError, /warp reduction/, () =>
+  traced((t, { x }) => {
+    const go = t.reg(i32, 1);
+    const value = x.load([t.lane]);
+    for (const _ of t.range(4)) {
+      t.when(go.get().eq(1), () => void t.warpSum(value)); // wrong
+      go.set(t.lane);
+    }
+  }),
+);
+
+test("uniform control flow may contain barriers and warp operations", () => {
+  traced((t, { n, x }) => {
+    t.when(n.gt(0), () => t.barrier());
+    for (const _ of t.range(n)) t.barrier();
+    const value = x.load([t.lane]);
+    t.when(t.warp.eq(0), () => void t.warpSum(value));
+    t.when(t.warpAny(value.gt(0)), () => t.warpBarrier());
+  });
+});
+
+// Alignment.
+
+const one = { name: "vectors", grid: 1, block: 32 } as const;
+
+mistake(
+  "no promise about the base",
+  AlignmentError,
+  /16-byte access of f32x4 to x[^]*only 4 are promised[^]*input\(f32, \[\.\.\.\], { alignBytes: 16 }\)/,
+  () => {
+    const x = input(f32, [64]); // cause
+    kernel({ ...one, params: { x } }, (t) => void t.pdl.wait().x.loadVec([0], 4)); // wrong
+  },
+);
+
+mistake(
+  "rows that break the alignment",
+  AlignmentError,
+  /rows that are a multiple of 16 bytes apart[^]*4097 elements[^]*pad/,
+  () => {
+    const w = frozen(bf16, [8, 4097], { alignBytes: 16 }); // cause
+    kernel({ ...one, params: { w } }, (t, { w }) => {
+      w.loadVec([t.block.x, t.lane.mul(8)], 8, { guard: t.lane.lt(512) }); // wrong
+      t.pdl.wait();
+    });
+  },
+);
+
+mistake(
+  "a row size without its fact",
+  AlignmentError,
+  /index 0 steps over K \* 4[^]*size\("K", { multipleOf: 8 }\)/,
+  () => {
+    const w = frozen(bf16, [8, size("K"), 4], { alignBytes: 16 });
+    kernel({ ...one, params: { w } }, (t, { w }) => {
+      w.loadVec([t.warp, 0, 0], 8); // wrong
+      t.pdl.wait();
+    });
+  },
+);
+
+mistake(
+  "an index that isn't a multiple",
+  AlignmentError,
+  /index 0 to be a multiple of 4; it is only known to be a multiple of 2[^]*i\.mul\(4\)/,
+  () =>
+    traced((t, { x }) => {
+      const i = t.lane.mul(2); // cause
+      x.loadVec([i], 4); // wrong
+    }),
+);
+
+mistake("a size as index without its fact", AlignmentError, /multiple of 1[^]*size\("M", { multipleOf: 4 }\)/, () => {
+  const x = input(f32, [size("M")], { alignBytes: 16 });
+  kernel({ ...one, params: { x } }, (t) => {
+    const { x } = t.pdl.wait();
+    for (const dim of x.shape) x.loadVec([dim], 4); // wrong
+  });
+});
+
+mistake(
+  "an access that is too wide",
+  ShapeError,
+  /32-byte access[^]*4 lanes or fewer/,
+  () => traced((_t, { x }) => x.loadVec([0], 8)), // wrong
+);
+
+// Bounds.
+
+mistake(
+  "more threads than elements",
+  OutOfBoundsError,
+  /Index 0 of y is 0 to 127; the dimension has 64[^]*t\.when\(i\.lt\(n\)/,
+  () => traced((t, { y }) => y.store([t.block.x.mul(64).add(t.thread)], 0)), // wrong
+);
+
+mistake(
+  "a constant index outside",
+  OutOfBoundsError,
+  /Index 0 of x is 64; /,
+  () => traced((_t, { x }) => x.load([64])), // wrong
+);
+
+mistake(
+  "a negative index",
+  OutOfBoundsError,
+  /Index 0 of x is -1 to 30/,
+  () => traced((t, { x }) => x.load([t.lane.sub(1)])), // wrong
+);
+
+mistake(
+  "a vector past the end",
+  OutOfBoundsError,
+  /is 0 to 62 \(4 elements from there on\)|is 0 to 124/,
+  () => traced((t, { x }) => x.loadVec([t.lane.mul(4)], 4)), // wrong
+);
+
+mistake("a loop past the end", OutOfBoundsError, /is 0 to 64/, () =>
+  traced((t, { x }) => {
+    for (const i of t.range(0, 5)) x.load([i.mul(16)]); // wrong
+  }),
+);
+
+mistake("a register array past its end", OutOfBoundsError, /Index 0 of r is 0 to 4; the dimension has 4/, () =>
+  traced((t) => {
+    const r = t.array(i32, 4);
+    for (const i of t.range(5)) r.set(i, i); // wrong
+  }),
+);
+
+mistake(
+  "an index outside wherever the branch is taken",
+  OutOfBoundsError,
+  /is 64/,
+  () => traced((t, { y }) => t.when(t.lane.eq(0), () => y.store([64], 0))), // wrong
+);
+
+test("what is guarded, or merely possible, is not an error", () => {
+  traced((t, { n, rows, x, y }) => {
+    const i = t.block.x.mul(64).add(t.thread);
+    t.when(i.lt(64), () => y.store([i], x.load([i])));
+    x.load([i], { guard: i.lt(64) });
+    x.load([n]);
+    x.load([t.lane.mul(t.lane)]);
+    for (const k of t.range(n)) x.load([k]);
+    for (const k of t.range(5, 5)) x.load([k.add(64)]);
+    // Unrolled by TypeScript, with a guard that settles each copy.
+    for (const m of [0, 63, 64, 100]) {
+      t.when(t.const(i32, m).lt(64), () => x.load([m]));
+      t.when(t.dim(rows.shape[0] ?? 0).gt(m), () => rows.load([m, 0]));
+      x.load([m], { guard: t.const(i32, m).lt(64) });
+    }
+  });
+});
+
+mistake(
+  "an index count that isn't the rank",
+  ShapeError,
+  /w has shape \[64, 64\] and takes an array of 2 indices, not 1[^]*w\.load\(\[i, j\]\)/,
+  () => traced((t, { w }) => w.load(untyped([t.lane]))), // wrong
+);
+
+mistake(
+  "an index without brackets",
+  ShapeError,
+  /array of 1 indices, not an Expr/,
+  () => traced((t, { x }) => x.load(untyped(t.lane))), // wrong
+);
+
+mistake(
+  "an unknown cache hint",
+  StagingError,
+  /normal, stream, evictFirst, evictLast, not "fast"/,
+  () => traced((_t, { x }) => x.load([0], { cache: untyped("fast") })), // wrong
+);
+
+// Shared memory.
+
+mistake("too much shared memory", ShapeError, /uses 262144 bytes of shared memory; a block has at most 232448/, () =>
+  traced((t) => {
+    t.shared(f32, [256, 128]); // wrong
+    t.shared(f32, [256, 128]); // cause
+  }),
+);
+
+mistake(
+  "shared memory of a size known at launch",
+  ShapeError,
+  /fixed shape[^]*not \[4, a Size\][^]*maximum/,
+  () => traced((t) => t.shared(f32, untyped([4, size("M")]))), // wrong
+);
