@@ -30,7 +30,7 @@ export function bind<P extends Params>(kernel: Kernel<P>, args: Arguments<P>, ba
     });
   };
   for (const name of Object.keys(given)) {
-    if (!(name in kernel.params))
+    if (!Object.hasOwn(kernel.params, name))
       fail(`there is no parameter ${name}`, `It takes ${Object.keys(kernel.params).join(", ")}`);
   }
 
@@ -60,7 +60,7 @@ export function bind<P extends Params>(kernel: Kernel<P>, args: Arguments<P>, ba
       if (before && before.value !== actual) {
         fail(`the size ${dim} is ${before.value} in ${before.from} and ${actual} in ${name}`);
       }
-      sizes.set(String(dim), { size: dim, value: actual, from: name });
+      if (!before) sizes.set(String(dim), { size: dim, value: actual, from: name });
     }
     return argument;
   });
@@ -81,6 +81,9 @@ export function bind<P extends Params>(kernel: Kernel<P>, args: Arguments<P>, ba
       fail(`${name} must be a whole number from ${low} to ${high}, got ${value}`);
     }
     if (Number.isNaN(value)) fail(`${name} is NaN`);
+    if (Number.isFinite(value) && !Number.isFinite(Math.fround(value))) {
+      fail(`${name} is ${value}, beyond the range of ${dtype.name}`);
+    }
     return { name, dtype, value };
   });
 

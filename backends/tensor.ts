@@ -18,10 +18,7 @@ export class DeviceTensor<N extends DTypeName = DTypeName> {
     this.dtype = dtype;
     this.shape = Object.freeze([...shape]);
     this.offsetBytes = offsetBytes;
-    this.byteLength = shape.reduce((product, size) => product * size, dtype.bytes);
-    if (!shape.every((size) => Number.isSafeInteger(size) && size >= 0) || !Number.isSafeInteger(this.byteLength)) {
-      throw new ShapeError(`A tensor's shape must be non-negative whole numbers, got [${shape.join(", ")}]`);
-    }
+    this.byteLength = byteLengthOf(dtype, shape);
     if (!Number.isSafeInteger(offsetBytes) || offsetBytes < 0 || offsetBytes + this.byteLength > storage.byteLength) {
       throw new ShapeError(
         `${dtype.name}[${shape.join(", ")}] at byte ${offsetBytes} needs ${offsetBytes + this.byteLength} bytes, ` +
@@ -59,6 +56,13 @@ export class DeviceTensor<N extends DTypeName = DTypeName> {
   }
 }
 
+/** @throws ShapeError for what is no shape */
+function byteLengthOf(dtype: DType, shape: readonly number[]): number {
+  const bytes = shape.reduce((product, size) => product * size, dtype.bytes);
+  if (shape.every((size) => Number.isSafeInteger(size) && size >= 0) && Number.isSafeInteger(bytes)) return bytes;
+  throw new ShapeError(`A tensor's shape must be non-negative whole numbers, got [${shape.join(", ")}]`);
+}
+
 /** Allocates a tensor, with undefined content or with a copy of `data`. */
 export function deviceTensor<N extends DTypeName>(backend: Backend, data: HostTensor<N>): DeviceTensor<N>;
 export function deviceTensor<N extends DTypeName>(
@@ -72,8 +76,8 @@ export function deviceTensor<N extends DTypeName>(
   shape: readonly number[] = [],
 ): DeviceTensor<N> {
   const [dtype, dims] = source instanceof HostTensor ? [source.dtype, source.shape] : [source, shape];
-  const byteLength = dims.reduce((product, size) => product * size, dtype.bytes);
-  const tensor = new DeviceTensor(backend.allocate(Math.max(byteLength, 1)), dtype, dims);
+  const storage = backend.allocate(Math.max(byteLengthOf(dtype, dims), 1));
+  const tensor = new DeviceTensor(storage, dtype, dims);
   if (source instanceof HostTensor) tensor.write(source);
   return tensor;
 }

@@ -42,6 +42,14 @@ export function describe(value: unknown): string {
   return `${/^[AEIO]/i.test(kind) ? "an" : "a"} ${kind}`;
 }
 
+/** For callers without tsc. @throws ShapeError */
+export function requireOptions(options: object, known: readonly string[], at: Location): void {
+  const plain = typeof options === "object" && options !== null && Object.getPrototypeOf(options) === Object.prototype;
+  const strange = plain ? Object.keys(options).find((key) => !known.includes(key)) : describe(options);
+  if (strange === undefined) return;
+  throw new ShapeError(`Options here are { ${known.join(", ")} }, not ${plain ? `{ ${strange} }` : strange}`, { at });
+}
+
 /** A value of the wrong dtype, lane count or kind reached an operation. */
 export class DTypeError extends TegulaError {}
 /** A JavaScript construct was applied to a run-time value (`!x`, `x + 1`, `break`), or a JavaScript value where only a run-time one makes sense. */

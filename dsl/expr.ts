@@ -165,7 +165,7 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
   select<T extends DTypeName, M extends LaneCount>(
     this: Expr<D & "bool", L>,
     yes: Expr<T, M>,
-    no: Operand<T, M>,
+    no: Operand<NoInfer<T>, NoInfer<M>>,
   ): Expr<T, M> {
     const at = callerLocation();
     const condition = use(this.trace, this, "the condition of select", at);

@@ -4,7 +4,7 @@
  * before may still be writing them.
  */
 import { type DType, type DTypeName, requireDType } from "./dtype.ts";
-import { describe, ShapeError } from "./errors.ts";
+import { describe, requireOptions, ShapeError } from "./errors.ts";
 import type { Expr } from "./expr.ts";
 import type { Role } from "./ir.ts";
 import { type Dim, isDim, maxOf, minOf, Size } from "./size.ts";
@@ -43,6 +43,7 @@ function tensorRole<R extends Role>(role: R) {
   ): TensorSpec<R, N, S["length"]> => {
     const at = callerLocation();
     requireDType(dtype, at);
+    requireOptions(options, ["alignBytes"], at);
     const { alignBytes = dtype.bytes } = options;
     if (!Array.isArray(shape) || shape.length === 0) {
       throw new ShapeError(`A shape is an array of at least one dimension, not ${describe(shape)}`, {

@@ -5,7 +5,7 @@
  * A Size stands wherever a dimension may: in parameter shapes, in the grid, as an index operand. Its value comes from the
  * shapes of the tensors passed to the launch.
  */
-import { describe, ShapeError } from "./errors.ts";
+import { describe, requireOptions, ShapeError } from "./errors.ts";
 import { callerLocation, type Location } from "./source.ts";
 
 /** A dimension: known while tracing, or at launch. */
@@ -32,7 +32,7 @@ export class Size implements SizeFacts {
   readonly at: Location;
 
   constructor(term: SizeTerm, facts: SizeFacts, at: Location) {
-    this.term = term;
+    this.term = Object.freeze(term);
     this.min = facts.min;
     this.max = facts.max;
     this.multipleOf = facts.multipleOf;
@@ -64,8 +64,9 @@ const maxSize = 2 ** 31 - 1;
  * @throws ShapeError when the facts contradict each other
  */
 export function size(name: string, facts: Partial<SizeFacts> = {}): Size {
-  const { min = 1, max = maxSize, multipleOf = 1 } = facts;
   const at = callerLocation();
+  requireOptions(facts, ["min", "max", "multipleOf"], at);
+  const { min = 1, max = maxSize, multipleOf = 1 } = facts;
   if (![min, max, multipleOf].every(Number.isSafeInteger) || min < 0 || max < min || max > maxSize || multipleOf < 1) {
     throw new ShapeError(`size(${describe(name)}) needs whole numbers, 0 <= min <= max < 2^31 and multipleOf >= 1`, {
       at,

@@ -1,6 +1,6 @@
 /** Tensors in a kernel author's hands: typed loads, stores and atomics on global and shared memory. */
 import type { DType, DTypeName, NumericName } from "./dtype.ts";
-import { describe, ShapeError, StagingError } from "./errors.ts";
+import { describe, requireOptions, ShapeError, StagingError } from "./errors.ts";
 import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
 import type { AtomicFn, CacheHint, LaneCount, Memory, Role, Value } from "./ir.ts";
 import { Reg } from "./register.ts";
@@ -141,10 +141,12 @@ function load<N extends DTypeName, L extends LaneCount>(
   tensor: Any,
   index: readonly Index[],
   lanes: L,
-  { cache = "normal", guard }: LoadOptions,
+  options: LoadOptions,
 ): Expr<N, L> {
   const at = callerLocation();
   const { trace, memory } = tensor;
+  requireOptions(options, ["cache", "guard"], at);
+  const { cache = "normal", guard } = options;
   requireHint(cache, ["normal", "stream", "evictFirst", "evictLast"], at);
   const indices = toIndices(tensor, index, at);
   const guardValue = guard === undefined ? undefined : use(trace, guard, "the guard of a load", at);
@@ -153,6 +155,7 @@ function load<N extends DTypeName, L extends LaneCount>(
 
 function store(tensor: Any, index: readonly Index[], value: Value, options: StoreOptions, at: Location): void {
   const { trace, memory } = tensor;
+  requireOptions(options, ["cache"], at);
   const { cache = "normal" } = options;
   requireHint(cache, ["normal", "stream"], at);
   const indices = toIndices(tensor, index, at);

@@ -3,7 +3,7 @@
  * loops, and the two points of programmatic dependent launch.
  */
 import { bool, type DType, type DTypeName, i32, type NumericName, requireDType } from "./dtype.ts";
-import { describe, PdlError, ShapeError, StagingError } from "./errors.ts";
+import { describe, PdlError, requireOptions, ShapeError, StagingError } from "./errors.ts";
 import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
 import type { Block, IdName, LaneCount, ReduceFn, Register, Shared, ShuffleMode, Type } from "./ir.ts";
 import { Reg, RegArray } from "./register.ts";
@@ -114,7 +114,7 @@ export class Thread<Late = unknown> {
   /** A mutable register. */
   reg<D extends DTypeName, L extends LaneCount = 1>(
     dtype: DType<D>,
-    init: Operand<D, L> | number,
+    init: Operand<NoInfer<D>, L> | number,
     lanes?: L,
   ): Reg<D, L> {
     const at = callerLocation();
@@ -130,10 +130,12 @@ export class Thread<Late = unknown> {
   array<D extends DTypeName, L extends LaneCount = 1>(
     dtype: DType<D>,
     length: number,
-    { lanes, init }: { readonly lanes?: L; readonly init?: Operand<D, L> | number } = {},
+    options: { readonly lanes?: L; readonly init?: Operand<NoInfer<D>, NoInfer<L>> | number } = {},
   ): RegArray<D, L> {
     const at = callerLocation();
     const trace = this.trace;
+    requireOptions(options, ["lanes", "init"], at);
+    const { lanes, init } = options;
     if (!Number.isInteger(length) || length < 1) {
       throw new ShapeError(`A register array has a fixed length of at least 1, not ${describe(length)}`, {
         at,
@@ -148,7 +150,12 @@ export class Thread<Late = unknown> {
   }
 
   /** A vector of 2, 4, 8 or 16 scalars. */
-  pack<D extends DTypeName, const E extends readonly Expr<D>[]>(...lanes: E): Expr<D, E["length"] & LaneCount> {
+  pack<D extends DTypeName, const E extends readonly Expr<NoInfer<D>>[]>(
+    first: Expr<D>,
+    ...others: E
+  ): Expr<D, [0, ...E]["length"] & LaneCount>;
+  pack<D extends DTypeName>(...lanes: readonly Expr<D>[]): Expr<D, LaneCount>;
+  pack(...lanes: readonly Expr[]): Expr<DTypeName, LaneCount> {
     const at = callerLocation();
     const values = lanes.map((lane) => use(this.trace, lane, "a lane of pack", at));
     return wrap(this.trace, this.trace.let({ kind: "pack", lanes: Object.freeze(values) }, at));
@@ -192,7 +199,9 @@ export class Thread<Late = unknown> {
     const { trace } = this;
     const single = second === undefined || isOptions(second);
     const [start, end] = single ? [0, first] : [first, second];
-    const { step = 1, unroll = false } = (single ? second : third) ?? {};
+    const options = (single ? second : third) ?? {};
+    requireOptions(options, ["step", "unroll"], at);
+    const { step = 1, unroll = false } = options;
     if (!Number.isInteger(step) || step < 1) {
       throw new ShapeError(`The step of a loop is a positive TypeScript number, not ${describe(step)}`, { at });
     }

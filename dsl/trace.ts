@@ -184,7 +184,7 @@ export class Trace {
   }
 
   private value(type: Type, op: Op, at: Location, name: string | undefined): Value {
-    return Object.freeze({ id: this.nextId++, type, op: Object.freeze(op), at, name });
+    return Object.freeze({ id: this.nextId++, type: Object.freeze(type), op: Object.freeze(op), at, name });
   }
 }
 

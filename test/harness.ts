@@ -30,6 +30,7 @@ export async function runGuarded<P extends Params>(
   kernel: Kernel<P>,
   args: HostArguments<P>,
 ): Promise<HostResults<P>> {
+  mustCompile(kernel);
   const executable = await backend.compile(kernel);
   const given: Readonly<Record<string, unknown>> = args;
   const tensors = new Map<string, DeviceTensor>();
@@ -72,6 +73,16 @@ export const noNvcc: string | undefined = (() => {
     return String(error);
   }
 })();
+
+const compiled = new Set<string>();
+
+/** Compiles a kernel's CUDA C for sm_90a with nvcc, once per source, where there is no GPU to do it anyway. @throws CompileError */
+export function mustCompile(kernel: Kernel): void {
+  if (noNvcc || cudaAvailable()) return;
+  const { source } = emitCuda(kernel.ir);
+  if (!compiled.has(source)) nvccResources(kernel);
+  compiled.add(source);
+}
 
 /** Compiles a kernel's CUDA C with nvcc and returns its resources. @throws CompileError */
 export function nvccResources(kernel: Kernel, arch: "sm_90a" | "sm_100a" | "sm_120a" = "sm_90a") {

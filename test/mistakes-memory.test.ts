@@ -326,6 +326,18 @@ mistake(
   () => traced((_t, { x }) => x.load([0], { cache: untyped("fast") })), // wrong
 );
 
+mistake("options that aren't an object", ShapeError, /Options here are { cache, guard }, not "stream"/, () =>
+  traced((_t, { x }) => {
+    x.load([0], untyped("stream")); // wrong
+  }),
+);
+
+mistake("a misspelt option", ShapeError, /Options here are { cache, guard }, not { gaurd }/, () =>
+  traced((t, { x }) => {
+    x.load([0], untyped({ gaurd: t.lane })); // wrong
+  }),
+);
+
 // Shared memory.
 
 mistake("too much shared memory", ShapeError, /uses 262144 bytes of shared memory; a block has at most 232448/, () =>

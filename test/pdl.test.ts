@@ -9,7 +9,7 @@ import { emitCuda } from "../backends/cuda/index.ts";
 import { deviceTensor } from "../backends/tensor.ts";
 import { f32, frozen, HostTensor, input, type Kernel, kernel, output, type Params, PdlError } from "../dsl/index.ts";
 import { verify } from "../dsl/verify/verify.ts";
-import { devices } from "./harness.ts";
+import { devices, mustCompile } from "./harness.ts";
 
 const count = 1024;
 const poison = -1;
@@ -82,6 +82,8 @@ describe.each(devices)("a late producer on $name", ({ name, missing, open }) => 
 
   /** Rounds in which some element was not what the producer wrote in that round. */
   async function staleRounds(second: typeof consumer, rounds: number): Promise<number> {
+    mustCompile(lateProducer);
+    mustCompile(second);
     const [first, then] = [await backend.compile(lateProducer), await backend.compile(second)];
     const old = HostTensor.from(f32, [count], new Array<number>(count).fill(poison));
     const bias = deviceTensor(backend, HostTensor.from(f32, [1], [1000]));

@@ -6,7 +6,7 @@ export const reserved: readonly string[] = (
   "signed sizeof static static_assert static_cast struct switch template this thread_local throw true try typedef typeid typename union " +
   "unsigned using virtual void volatile wchar_t while xor xor_eq restrict " +
   "NULL NAN INFINITY HUGE_VAL EOF errno assert stdin stdout stderr " +
-  "blockIdx threadIdx gridDim blockDim warpSize min max dot get_lane set_lane main half pdl_wait pdl_launch_dependents " +
+  "blockIdx threadIdx gridDim blockDim warpSize min max dot get_lane set_lane unpack main half pdl_wait pdl_launch_dependents " +
   "fmaf fminf fmaxf fabsf expf logf sqrtf rsqrtf tanhf floorf ceilf " +
   "atomicAdd atomicMin atomicMax atomicAnd atomicOr atomicXor atomicExch atomicCAS"
 ).split(" ");

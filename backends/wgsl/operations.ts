@@ -154,6 +154,6 @@ export function hidden(dtype: DType, value: number, prelude: Prelude): Text {
     case "u32":
       return infix("|", atom(code), atom(prelude.noBits()));
     default:
-      return atom(code);
+      return infix(value ? "==" : "!=", atom(prelude.noBits()), atom("0u"));
   }
 }
