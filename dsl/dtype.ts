@@ -5,9 +5,6 @@
  * vectors, and converted with `.to(...)`; numerics.ts says what a conversion means bit for bit.
  */
 
-import { describe, DTypeError } from "./errors.ts";
-import type { Location } from "./source.ts";
-
 /** Names of all element types. `e4m3` is the "fn" variant: no infinities, one NaN per sign, largest value 448. */
 export type DTypeName = "f32" | "f16" | "bf16" | "e4m3" | "e5m2" | "i32" | "u32" | "i8" | "u8" | "bool";
 
@@ -62,15 +59,3 @@ export const dtypes: { readonly [N in DTypeName]: DType<N> } = Object.freeze({
   u8,
   bool,
 });
-
-const allNames = Object.keys(dtypes) as DTypeName[];
-
-/** For callers without tsc. @throws DTypeError */
-export function requireDType(dtype: unknown, at: Location, allowed: readonly DTypeName[] = allNames): void {
-  if (allowed.some((name) => dtypes[name] === dtype)) return;
-  const known = allNames.find((name) => dtypes[name] === dtype);
-  throw new DTypeError(`A dtype is needed here: ${allowed.join(", ")}; not ${known ?? describe(dtype)}`, {
-    at,
-    hint: `Pass the dtype itself, as imported from tegula: ${allowed[0]}`,
-  });
-}

@@ -33,23 +33,6 @@ export function formatLocation(at: Location): string {
   return `${at.file}:${at.line}:${at.column}`;
 }
 
-/** For messages: what a JavaScript value is. */
-export function describe(value: unknown): string {
-  if (typeof value === "string") return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}...` : value);
-  if (typeof value === "function") return "a function";
-  if (value === null || typeof value !== "object") return String(value);
-  const kind = Array.isArray(value) ? "array" : value.constructor?.name || "object";
-  return `${/^[AEIO]/i.test(kind) ? "an" : "a"} ${kind}`;
-}
-
-/** For callers without tsc. @throws ShapeError */
-export function requireOptions(options: object, known: readonly string[], at: Location): void {
-  const plain = typeof options === "object" && options !== null && Object.getPrototypeOf(options) === Object.prototype;
-  const strange = plain ? Object.keys(options).find((key) => !known.includes(key)) : describe(options);
-  if (strange === undefined) return;
-  throw new ShapeError(`Options here are { ${known.join(", ")} }, not ${plain ? `{ ${strange} }` : strange}`, { at });
-}
-
 /** A value of the wrong dtype, lane count or kind reached an operation. */
 export class DTypeError extends TegulaError {}
 /** A JavaScript construct was applied to a run-time value (`!x`, `x + 1`, `break`), or a JavaScript value where only a run-time one makes sense. */

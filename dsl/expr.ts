@@ -2,15 +2,16 @@
  * Exprs: run-time values in an author's hands. An Expr is immutable; every method records one operation and returns a new
  * Expr. Types carry the dtype and the lane count, so tsc refuses to add f32 to u32 or to store bf16 as f32.
  */
+import { checkReceivers, describe, requireDType } from "./check.ts";
 import type { DType, DTypeName, IntegerName, NumericName } from "./dtype.ts";
-import { f32, i32, requireDType, u32 } from "./dtype.ts";
-import { describe, DTypeError, StagingError } from "./errors.ts";
+import { f32, i32, u32 } from "./dtype.ts";
+import { DTypeError, StagingError } from "./errors.ts";
 import type { BinaryFn, LaneCount, Type, UnaryFn, Value } from "./ir.ts";
 import { formatType } from "./ir.ts";
 import type { Reg } from "./register.ts";
 import { Size } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
-import { checkReceivers, type Scope, type Trace, type Traced } from "./trace.ts";
+import type { Scope, Trace, Traced } from "./trace.ts";
 import { convertible } from "./typing.ts";
 
 /** What may stand where an Expr of this type is wanted. A scalar spreads over the lanes of a vector. */

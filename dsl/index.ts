@@ -6,7 +6,6 @@ export { HostTensor } from "./host.ts";
 export type { CacheHint, KernelIR, LaneCount, Role } from "./ir.ts";
 export { type Kernel, kernel, type KernelConfig } from "./kernel.ts";
 export { decode, encode, type Saturation } from "./numerics.ts";
-export { printKernel, type PrintOptions } from "./print.ts";
 export {
   type Dependent,
   type Early,
@@ -19,6 +18,7 @@ export {
   type ScalarSpec,
   type TensorSpec,
 } from "./params.ts";
+export { printKernel, type PrintOptions } from "./print.ts";
 export { Reg, RegArray } from "./register.ts";
 export { ceilDiv, type Dim, dims, floorDiv, powerOfTwoDivisor, Size, size } from "./size.ts";
 export type { Location } from "./source.ts";

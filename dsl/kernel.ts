@@ -1,5 +1,6 @@
 /** `kernel()`: traces an author's function into verified IR. */
-import { describe, NameError, PdlError, ShapeError, StagingError } from "./errors.ts";
+import { describe } from "./check.ts";
+import { NameError, PdlError, ShapeError, StagingError } from "./errors.ts";
 import { Expr } from "./expr.ts";
 import type { KernelIR, Scalar, Tensor as TensorIR, Value } from "./ir.ts";
 import { stmtOperands, walk } from "./ir.ts";

@@ -3,8 +3,9 @@
  * read at once. `input`, `output` and `inout` tensors exist only after `t.pdl.wait()`, because the kernel launched just
  * before may still be writing them.
  */
-import { type DType, type DTypeName, requireDType } from "./dtype.ts";
-import { describe, requireOptions, ShapeError } from "./errors.ts";
+import { describe, requireDType, requireOptions } from "./check.ts";
+import { type DType, type DTypeName } from "./dtype.ts";
+import { ShapeError } from "./errors.ts";
 import type { Expr } from "./expr.ts";
 import type { Role } from "./ir.ts";
 import { type Dim, isDim, maxOf, minOf, Size } from "./size.ts";

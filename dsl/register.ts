@@ -1,10 +1,11 @@
 /** Registers: what a thread may change. Everything else in a kernel is immutable. */
+import { checkReceivers, describe } from "./check.ts";
 import type { DType, DTypeName } from "./dtype.ts";
-import { describe, ShapeError, StagingError } from "./errors.ts";
+import { ShapeError, StagingError } from "./errors.ts";
 import { type Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
 import type { LaneCount, Register, Value } from "./ir.ts";
 import { callerLocation, type Location } from "./source.ts";
-import { checkReceivers, type Scope, type Trace, type Traced } from "./trace.ts";
+import type { Scope, Trace, Traced } from "./trace.ts";
 
 /** One mutable register. As an operand it stands for the value it has at that point. */
 export class Reg<D extends DTypeName = DTypeName, L extends LaneCount = 1> implements Traced {

@@ -5,7 +5,8 @@
  * A Size stands wherever a dimension may: in parameter shapes, in the grid, as an index operand. Its value comes from the
  * shapes of the tensors passed to the launch.
  */
-import { describe, requireOptions, ShapeError } from "./errors.ts";
+import { describe, requireOptions } from "./check.ts";
+import { ShapeError } from "./errors.ts";
 import { callerLocation, type Location } from "./source.ts";
 
 /** A dimension: known while tracing, or at launch. */

@@ -1,12 +1,13 @@
 /** Tensors in a kernel author's hands: typed loads, stores and atomics on global and shared memory. */
+import { checkReceivers, describe, requireOptions } from "./check.ts";
 import type { DType, DTypeName, NumericName } from "./dtype.ts";
-import { describe, requireOptions, ShapeError, StagingError } from "./errors.ts";
+import { ShapeError, StagingError } from "./errors.ts";
 import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
 import type { AtomicFn, CacheHint, LaneCount, Memory, Role, Value } from "./ir.ts";
 import { Reg } from "./register.ts";
 import type { Dim } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
-import { checkReceivers, type Scope, type Trace, type Traced } from "./trace.ts";
+import type { Scope, Trace, Traced } from "./trace.ts";
 
 /** Where a tensor lives and what may be done with it. */
 export type Access = Role | "shared";

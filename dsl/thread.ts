@@ -2,15 +2,16 @@
  * `t`: a kernel as one of its threads sees it. Where it is in the grid, what it shares with others, how it branches and
  * loops, and the two points of programmatic dependent launch.
  */
-import { bool, type DType, type DTypeName, i32, type NumericName, requireDType } from "./dtype.ts";
-import { describe, PdlError, requireOptions, ShapeError, StagingError } from "./errors.ts";
+import { checkReceivers, describe, requireDType, requireOptions } from "./check.ts";
+import { bool, type DType, type DTypeName, i32, type NumericName } from "./dtype.ts";
+import { PdlError, ShapeError, StagingError } from "./errors.ts";
 import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
 import type { Block, IdName, LaneCount, ReduceFn, Register, Shared, ShuffleMode, Type } from "./ir.ts";
 import { Reg, RegArray } from "./register.ts";
 import { type Dim, isDim } from "./size.ts";
 import { callerLocation, type Location, variableNameAt } from "./source.ts";
 import { Tensor } from "./tensor.ts";
-import { checkReceivers, Trace } from "./trace.ts";
+import { Trace } from "./trace.ts";
 import { requireLanes } from "./typing.ts";
 
 /** Exprs along the three axes of the grid. */

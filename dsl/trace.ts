@@ -4,8 +4,9 @@
  * A Trace is a stack of open blocks. A value belongs to the block that was innermost when it was made and may be used
  * while that block is open; afterwards its line in the generated code would be out of scope.
  */
+import { describe } from "./check.ts";
 import { type DType, f32, i32 } from "./dtype.ts";
-import { describe, DTypeError, ScopeError, StagingError, UnsupportedError } from "./errors.ts";
+import { DTypeError, ScopeError, StagingError, UnsupportedError } from "./errors.ts";
 import { foldBinary } from "./fold.ts";
 import type { BinaryFn, Block, Leaf, Op, Shared, Stmt, Type, Value } from "./ir.ts";
 import { decode, encode } from "./numerics.ts";
@@ -170,6 +171,7 @@ export class Trace {
         hint: "Each kernel makes its own values; pass numbers between kernels, or write the function inside",
       });
     }
+    // Throws when the kernel is finished.
     void this.current;
     if (!traced.scope.open) {
       throw new ScopeError(`${what} is used outside the loop or branch that made it`, {
@@ -201,23 +203,6 @@ export function rejectAsync(result: unknown, at: Location): void {
     throw new StagingError("A traced function can't be a generator: nothing in it would be recorded", {
       at,
       hint: "Write an ordinary function: () => { ... }",
-    });
-  }
-}
-
-/** Makes the methods of a class say what is wrong when one is called without its object, as after `const { range } = t`. */
-export function checkReceivers(type: { readonly prototype: object; readonly name: string }): void {
-  const members = Object.entries<{ value?: unknown }>(Object.getOwnPropertyDescriptors(type.prototype));
-  for (const [name, { value: method }] of members) {
-    if (typeof method !== "function" || name === "constructor") continue;
-    Object.defineProperty(type.prototype, name, {
-      value(this: unknown, ...args: readonly unknown[]): unknown {
-        if (this instanceof (type as new () => unknown)) return Reflect.apply(method, this, args);
-        throw new StagingError(`${name} was called without its ${type.name}`, {
-          at: callerLocation(),
-          hint: `Don't take methods off their object; call them on it: x.${name}(...)`,
-        });
-      },
     });
   }
 }

@@ -1,6 +1,7 @@
 /** Typing rules: the type of each operation's result, or why it has none. Tracing and the verifier both ask here. */
+import { describe } from "./check.ts";
 import { bool, type DType, f32, i32 } from "./dtype.ts";
-import { describe, DTypeError } from "./errors.ts";
+import { DTypeError } from "./errors.ts";
 import {
   type BinaryFn,
   formatType,

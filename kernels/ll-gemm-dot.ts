@@ -142,8 +142,7 @@ function dotProducts<In extends "bf16" | "e4m3", Out extends OutName>(
   const { x: gX, y: gY, scale } = wait(); // (M, K), (M, N)
 
   const rSum = t.array(f32, tokens, { init: 0 }); // (M)
-  const addTurn = (k: Expr<"i32">, packed: Expr<In, typeof lanes>) => {
-    const weights = packed.to(f32); // once, not once per token
+  const addTurn = (k: Expr<"i32">, weights: Expr<In, typeof lanes>) => {
     for (const m of t.range(tokens, { unroll: true })) {
       const addToken = () => {
         const rX = gX.loadVec([m, k], lanes, inRow(k));

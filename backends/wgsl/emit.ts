@@ -2,7 +2,6 @@
  * From IR to WGSL: core features and default limits only. One invocation runs one warp, its 32 lanes as an inner loop
  * (regions.ts), so that blocks of 1,024 threads fit, and shuffles and warp reductions need no barrier.
  */
-import { UnsupportedError } from "../../dsl/errors.ts";
 import {
   type AtomicFn,
   type Block,
@@ -11,7 +10,6 @@ import {
   type Register,
   type Stmt,
   type Value,
-  walk,
 } from "../../dsl/ir.ts";
 import type { Dim } from "../../dsl/size.ts";
 import type { Location } from "../../dsl/source.ts";
@@ -19,6 +17,7 @@ import { type InlinePlan, planInlining } from "../lowering/inline.ts";
 import { type LaneWise, laneWiseOperands } from "../lowering/lane-wise.ts";
 import { Names } from "../lowering/names.ts";
 import { atom, call, infix, Lines, type Text } from "../lowering/text.ts";
+import { accessOf, declareMemory } from "./memory.ts";
 import { binary, bitcast, constant, convert, hidden, scalarType, unary } from "./operations.ts";
 import { type Binding, Prelude } from "./prelude.ts";
 import { cutRegions, type Regions } from "./regions.ts";
@@ -36,9 +35,7 @@ export interface WgslModule {
   workgroupCount(grid: readonly [number, number, number]): readonly [number, number, number];
 }
 
-/** The default limits of WebGPU, which every device has. */
-const maxWorkgroupBytes = 16_384;
-const maxStorageBuffers = 8;
+/** The default limit of WebGPU, which every device has. */
 const maxDispatch = 65_535;
 
 /** Emits a verified kernel. @throws UnsupportedError that names what WGSL has no room for */
@@ -55,7 +52,7 @@ class WgslEmitter {
   private readonly regions: Regions;
   private readonly valueNames = new Map<Value, string>();
   private readonly registerNames = new Map<Register, string>();
-  private readonly bindings = new Map<Memory, Binding>();
+  private bindings: ReadonlyMap<Memory, Binding> = new Map();
   /** "lane" inside a lane loop; "0" at warp level, where only values that all lanes share are read. */
   private lane = "0";
   private lastComment = "";
@@ -68,7 +65,8 @@ class WgslEmitter {
 
   emit(): WgslModule {
     const { ir, names, lines } = this;
-    const declarations = this.declareMemory();
+    const { declarations, bindings } = declareMemory(ir, names);
+    this.bindings = bindings;
     const fields = [
       ...ir.scalars.map(({ name, dtype }) => `  ${this.field(name)}: ${scalarType(dtype)},`),
       ...ir.sizes.map((size) => `  ${this.field(String(size))}: i32,`),
@@ -105,49 +103,6 @@ class WgslEmitter {
       uniformWords: ir.scalars.length + ir.sizes.length + 3,
       workgroupCount: ([x, y, z]) => [Math.min(x * y * z, maxDispatch), Math.ceil((x * y * z) / maxDispatch), 1],
     };
-  }
-
-  private declareMemory(): readonly string[] {
-    const { ir, names } = this;
-    if (ir.tensors.length > maxStorageBuffers) {
-      throw new UnsupportedError(
-        `${ir.name} has ${ir.tensors.length} tensors; WGSL binds at most ${maxStorageBuffers}`,
-        { at: ir.at },
-      );
-    }
-    const atomics = new Set<Memory>();
-    walk(ir.body, (stmt) => {
-      if (stmt.kind === "let" && stmt.value.op.kind === "atomic") atomics.add(stmt.value.op.memory);
-      if (stmt.kind !== "store" || stmt.memory.kind === "shared") return;
-      if (stmt.value.type.lanes * stmt.memory.dtype.bytes < 4) atomics.add(stmt.memory);
-    });
-    const bind = (memory: Memory): Binding => {
-      const binding = { memory, name: names.fresh(memory.name), isAtomic: atomics.has(memory) };
-      this.bindings.set(memory, binding);
-      return binding;
-    };
-    const word = (binding: Binding): string => (binding.isAtomic ? "atomic<u32>" : "u32");
-    const declarations = ir.tensors.map((tensor, i) => {
-      const binding = bind(tensor);
-      const comment = `// ${tensor.dtype.name} [${tensor.shape.join(", ")}]`;
-      return `@group(0) @binding(${i}) var<storage, ${accessOf(tensor)}> ${binding.name}: array<${word(binding)}>;  ${comment}`;
-    });
-    let bytes = 0;
-    for (const memory of ir.shared) {
-      const count = memory.shape.reduce((a, b) => a * b, 1);
-      bytes += Math.ceil((count * 4) / 16) * 16;
-      if (bytes > maxWorkgroupBytes) {
-        throw new UnsupportedError(
-          `${ir.name} needs ${bytes} bytes of shared memory in WGSL, where each element takes 4 bytes; there are ${maxWorkgroupBytes}`,
-          { at: memory.at },
-        );
-      }
-      const binding = bind(memory);
-      declarations.push(
-        `var<workgroup> ${binding.name}: array<${word(binding)}, ${count}>;  // ${memory.dtype.name} [${memory.shape.join(", ")}]`,
-      );
-    }
-    return declarations;
   }
 
   private field(name: string): string {
@@ -466,9 +421,6 @@ const isZeroF32 = ({ op, type }: Value): boolean => op.kind === "const" && op.va
 
 const isArithmetic = (op: LaneWise): boolean =>
   op.kind === "fma" || (op.kind === "binary" && ["add", "sub", "mul", "div"].includes(op.fn));
-
-const accessOf = (tensor: KernelIR["tensors"][number]): "read" | "read_write" =>
-  tensor.role === "frozen" || tensor.role === "input" ? "read" : "read_write";
 
 const shuffleSource = {
   xor: "(lane ^ by) & 31",

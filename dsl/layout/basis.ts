@@ -66,7 +66,10 @@ export function sameStride(a: StrideLeaf, b: StrideLeaf): boolean {
 
 /** A stride as a coordinate: `3@1` is `(0,3)`. */
 export function coordinateOf(stride: StrideLeaf): IntTuple {
-  return pathOf(stride).reduceRight<IntTuple>((inner, mode) => [...Array<number>(mode).fill(0), inner], valueOf(stride));
+  return pathOf(stride).reduceRight<IntTuple>(
+    (inner, mode) => [...Array<number>(mode).fill(0), inner],
+    valueOf(stride),
+  );
 }
 
 /**

@@ -8,11 +8,11 @@
  * A layout takes a number, counted along its modes from left to right, or a coordinate of any profile in between. All
  * values are frozen; operations are free functions that return new ones.
  */
-import { addCoordinates, coordinateOf, scaled, type StrideLeaf } from "./basis.ts";
+import { addCoordinates, coordinateOf, scaled, type StrideLeaf, valueOf } from "./basis.ts";
 import { LayoutError } from "./errors.ts";
 import { type IntTuple, product } from "./int-tuple.ts";
 import { Swizzle } from "./swizzle.ts";
-import { frozen, isTuple, leaves, mapLeaves, modeOf, type Nested, print, sameProfile, zipLeaves } from "./tuple.ts";
+import { frozen, isTuple, leaves, mapLeaves, modeOf, type Nested, print, sameProfile } from "./tuple.ts";
 
 /** `shape:stride`. The strides are numbers, or scaled bases where D allows them. */
 export class Layout<D extends StrideLeaf = number> {
@@ -148,11 +148,12 @@ export function depth(of: AnyLayout | IntTuple, ...path: readonly number[]): num
  * ```
  */
 export function coshape(of: AnyLayout, ...path: readonly number[]): IntTuple {
-  const domain = domainOf(of);
-  const last = zipLeaves(modeOf(domain.shape, ...path), modeOf(domain.stride, ...path), (extent, step) =>
-    coordinateOf(scaled(step, (extent - 1) * Math.sign(typeof step === "number" ? step : step.value))),
+  const { shape, stride } = domainOf(of);
+  const extents = leaves(modeOf(shape, ...path));
+  const last = leaves(modeOf(stride, ...path)).map((step, i) =>
+    coordinateOf(scaled(step, Math.sign(valueOf(step)) * ((extents[i] ?? 1) - 1))),
   );
-  return mapLeaves(leavesOfSum(last), (x) => x + 1);
+  return mapLeaves(last.reduce(addCoordinates, 0), (x) => x + 1);
 }
 
 /**
@@ -169,9 +170,3 @@ export function cosize(of: AnyLayout, ...path: readonly number[]): number {
 export function equal(a: AnyLayout | Swizzle, b: AnyLayout | Swizzle): boolean {
   return String(a) === String(b);
 }
-
-function leavesOfSum(coordinates: Nested<IntTuple>): IntTuple {
-  void coordinates;
-  return 0;
-}
-void addCoordinates;

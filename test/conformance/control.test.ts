@@ -1,76 +1,22 @@
-/** Registers, loops, branches, warp-wide operations, barriers and the grid, against the evaluator. */
+/** Registers, loops, branches, the order of reads and writes, and the grid, against the evaluator. */
 import { expect } from "vitest";
-import type { HostArguments } from "../../backends/run.ts";
 import {
   bool,
   dtypes,
   type Expr,
   f32,
-  frozen,
   HostTensor,
   i32,
   inout,
   input,
-  type Kernel,
   kernel,
   output,
-  type Params,
   scalar,
   size,
-  type Thread,
   u32,
 } from "../../dsl/index.ts";
-import { seededRandom } from "../../kernels/index.ts";
-import { conformance, type Target } from "./backends.ts";
-import { evaluate, patterns } from "./evaluate.ts";
-
-/** Runs on the target and on the evaluator, and compares bits. */
-async function agrees<P extends Params>(target: Target, device: Kernel<P>, args: HostArguments<P>): Promise<void> {
-  const expected: Readonly<Record<string, HostTensor>> = evaluate(device, args);
-  const actual: Readonly<Record<string, HostTensor>> = await target.run(device, args);
-  for (const [name, tensor] of Object.entries(expected)) {
-    const result = actual[name];
-    expect(result && patterns(result), name).toEqual(patterns(tensor));
-  }
-}
-
-const random = seededRandom(11);
-const integers = (count: number, low = -50, high = 50): HostTensor<"i32"> =>
-  HostTensor.from(
-    i32,
-    [count],
-    Array.from({ length: count }, () => low + Math.floor(random() * (high - low))),
-  );
-const floats = (count: number): HostTensor<"f32"> =>
-  HostTensor.from(
-    f32,
-    [count],
-    Array.from({ length: count }, () => Math.fround((random() - 0.5) * 2 ** (20 * random()))),
-  );
-const empty = (count: number): HostTensor<"i32"> => HostTensor.filled(i32, [count], 0x7f);
-
-type Body = (t: Thread, x: (i: Expr<"i32">) => Expr<"i32">, put: (value: Expr<"i32">) => void) => void;
-
-/** A kernel with one input x[threads] and several results per thread. */
-async function perThread(target: Target, name: string, block: number, results: number, body: Body): Promise<void> {
-  const blocks = 2;
-  const threads = block * blocks;
-  const device = kernel(
-    { name, grid: blocks, block, params: { x: input(i32, [threads]), y: output(i32, [results, threads]) } },
-    (t) => {
-      const { x, y } = t.pdl.wait();
-      const id = t.block.x.mul(block).add(t.thread);
-      let row = 0;
-      body(
-        t as Thread,
-        (i) => x.load([i.add(t.block.x.mul(block))]),
-        (value) => y.store([row++, id], value),
-      );
-      expect(row).toBe(results);
-    },
-  );
-  await agrees(target, device, { x: integers(threads), y: HostTensor.filled(i32, [results, threads], 0x7f) });
-}
+import { agrees, integers, perThread } from "./agreement.ts";
+import { conformance } from "./backends.ts";
 
 conformance((target, on) => {
   on("reads see the register as it was, however late their value is used", async () => {
@@ -131,10 +77,53 @@ conformance((target, on) => {
     });
   });
 
+  on("the same for values that have no name of their own, and so are written where they are used", async () => {
+    await perThread(target, "unnamed_order", 64, 8, (t, x, put) => {
+      const held: Expr<"i32">[] = [];
+      const next = (): Expr<"i32"> => held.shift() ?? t.lane;
+      const r = t.reg(i32, x(t.thread));
+      held.push(r.get());
+      r.set(5);
+      put(next());
+      held.push(r.get().add(t.lane));
+      r.set(6);
+      put(next().mul(2));
+
+      // The index of a load, of an element, and of an element by an element.
+      const at = t.reg(i32, t.thread);
+      held.push(x(at.get()));
+      at.set(0);
+      put(next());
+      const a = t.array(i32, 4, { init: 1 });
+      a.set(2, 3);
+      at.set(2);
+      held.push(a.get(at.get()), a.get(a.get(at.get())));
+      at.set(0);
+      a.set(2, 0);
+      a.set(3, 9);
+      put(next());
+      put(next());
+
+      // Across a reduction, into a branch, into a loop.
+      held.push(r.get());
+      r.set(t.warpSum(r.get()));
+      put(next());
+      held.push(r.get());
+      t.when(t.lane.gt(3), () => {
+        r.set(1);
+        r.update((now) => now.add(next()));
+      });
+      put(r.get());
+      held.push(r.get());
+      for (const _ of t.range(3)) r.set(r.get().mul(2));
+      put(next().sub(r.get()));
+    });
+  });
+
   on("loads see memory as it was before later stores to it", async () => {
     const count = 64;
     const device = kernel(
-      { name: "load_order", grid: 1, block: count, params: { x: inout(i32, [count]), y: output(i32, [4, count]) } },
+      { name: "load_order", grid: 1, block: count, params: { x: inout(i32, [count]), y: output(i32, [8, count]) } },
       (t) => {
         const { x, y } = t.pdl.wait();
         const i = t.thread;
@@ -154,9 +143,27 @@ conformance((target, on) => {
         const fourth = x.load([i]);
         x.atomicAdd([i], 5);
         y.store([3, i], fourth);
+
+        // The same for loads that have no name of their own.
+        const held: Expr<"i32">[] = [];
+        const unnamed = (): Expr<"i32"> => held.shift() ?? i;
+        held.push(x.load([i]));
+        x.store([i], 11);
+        y.store([4, i], unnamed());
+        held.push(x.load([i]).add(1));
+        x.atomicAdd([i], 5);
+        y.store([5, i], unnamed());
+        t.barrier();
+        held.push(x.load([i.xor(1)]));
+        t.barrier();
+        t.when(i.lt(40), () => x.store([i], i));
+        y.store([6, i], unnamed());
+        held.push(x.load([i]).mul(x.load([i])));
+        for (const k of t.range(2)) x.store([i], k);
+        y.store([7, i], unnamed());
       },
     );
-    await agrees(target, device, { x: integers(count), y: HostTensor.filled(i32, [4, count], 0x7f) });
+    await agrees(target, device, { x: integers(count), y: HostTensor.filled(i32, [8, count], 0x7f) });
   });
 
   on("register arrays: static, unrolled and run-time index; vectors in registers", async () => {
@@ -181,15 +188,19 @@ conformance((target, on) => {
   });
 
   on("comparisons as operands of calls, guards and selects", async () => {
-    await perThread(target, "comparisons", 64, 7, (t, x, put) => {
+    await perThread(target, "comparisons", 64, 6, (t, x, put) => {
       const [a, b, c] = [x(t.thread), x(t.thread.xor(1)), x(t.thread.xor(2))];
       put(a.lt(b).select(b.lt(c), c.gt(a)).to(i32));
+      put(a.lt(b).select(b.gt(c), c.lt(a)).to(i32));
       put(t.pack(a.lt(b), b.gt(c)).lane(1).to(i32));
       put(a.lt(b).xor(b.gt(c)).or(a.le(c)).and(c.ge(b).not()).to(i32));
       put(a.lt(b).eq(c.gt(b)).select(a.lt(c).select(a, b), a.gt(c).select(b, c)));
       // One condition for all lanes of a vector.
       const chosen = (a.lt(b) as unknown as Expr<"bool", 2>).select(t.pack(a, b), t.pack(b, c));
       put(chosen.lane(0).sub(chosen.lane(1)));
+    });
+    await perThread(target, "comparisons_across_the_warp", 64, 2, (t, x, put) => {
+      const [a, b, c] = [x(t.thread), x(t.thread.xor(1)), x(t.thread.xor(2))];
       t.warpBarrier();
       t.sleep(10);
       put(t.warpAny(a.lt(b.shr(1))).select(a.shl(1), b.shr(2)));
@@ -248,248 +259,6 @@ conformance((target, on) => {
     });
   });
 
-  on("shuffles of every mode, in and out of range, by constants and by run-time amounts", async () => {
-    const amounts = [0, 1, 5, 16, 31, 32, 33, 47, 63];
-    await perThread(target, "shuffles", 64, 4 * amounts.length + 5, (t, x, put) => {
-      const value = x(t.thread);
-      for (const by of amounts) {
-        put(t.shuffleXor(value, by));
-        put(t.shuffleUp(value, by));
-        put(t.shuffleDown(value, by));
-        put(t.shuffle(value, by));
-      }
-      put(t.shuffle(value, t.lane.mul(7).add(3)));
-      put(t.shuffle(value, x(t.thread)));
-      put(t.shuffleXor(value, t.warp.add(1)));
-      put(t.shuffleUp(value.mul(2), t.lane.rem(4)));
-      put(t.shuffle(t.shuffleDown(value, 3).add(t.lane), t.lane.xor(1)));
-    });
-  });
-
-  on("warp reductions of every dtype; sums of f32 in the order of a butterfly", async () => {
-    const count = 128;
-    const device = kernel(
-      {
-        name: "reductions",
-        grid: 1,
-        block: count,
-        params: {
-          x: input(f32, [count]),
-          n: input(i32, [count]),
-          f: output(f32, [3, count]),
-          i: output(i32, [5, count]),
-          u: output(u32, [5, count]),
-          b: output(bool, [4, count]),
-        },
-      },
-      (t) => {
-        const { x, n, f, i, u, b } = t.pdl.wait();
-        const id = t.thread;
-        const [real, integer] = [x.load([id]), n.load([id])];
-        f.store([0, id], t.warpSum(real));
-        f.store([1, id], t.warpMin(real));
-        f.store([2, id], t.warpMax(real));
-        i.store([0, id], t.warpSum(integer));
-        i.store([1, id], t.warpMin(integer));
-        i.store([2, id], t.warpMax(integer));
-        i.store([3, id], t.warpSum(integer.mul(100_000_000)));
-        i.store([4, id], t.warpSum(t.lane));
-        const natural = integer.to(u32);
-        u.store([0, id], t.warpSum(natural));
-        u.store([1, id], t.warpMin(natural));
-        u.store([2, id], t.warpMax(natural));
-        u.store([3, id], t.warpMax(natural).sub(t.warpMin(natural)));
-        u.store([4, id], t.warpSum(t.const(u32, 3)));
-        const condition = integer.gt(0);
-        b.store([0, id], t.warpAny(condition));
-        b.store([1, id], t.warpAll(condition));
-        b.store([2, id], t.warpAny(integer.eq(1000)));
-        b.store([3, id], t.warpAll(t.lane.lt(32).or(condition)));
-      },
-    );
-    for (let round = 0; round < 3; round++) {
-      const n = integers(count);
-      await agrees(target, device, {
-        x: floats(count),
-        n: HostTensor.from(
-          i32,
-          [count],
-          n.values().map((value, k) => (k >= 64 ? Math.abs(value) + 1 : value)),
-        ),
-        f: HostTensor.filled(f32, [3, count], 0xff),
-        i: HostTensor.filled(i32, [5, count], 0xff),
-        u: HostTensor.filled(u32, [5, count], 0xff),
-        b: HostTensor.filled(bool, [4, count], 1),
-      });
-    }
-  });
-
-  on("values of every kind cross warp-wide operations, barriers and loops that contain them", async () => {
-    await perThread(target, "crossing", 128, 12, (t, x, put) => {
-      const own = x(t.thread); // a load
-      const twice = own.mul(2); // pure, of a load
-      const uniform = t.block.x.mul(3).add(t.warp); // the same in the warp
-      const vector = t.pack(own, t.lane, uniform, twice);
-      const flag = own.gt(0);
-      const r = t.reg(i32, own.add(t.lane));
-      const array = t.array(i32, 3, { init: 1 });
-      array.set(1, own);
-      const late = t.reg(i32, 0);
-
-      const sum = t.warpSum(r.get());
-      put(sum.add(twice));
-      put(vector.lane(1).add(uniform));
-      const s = t.shared(i32, [128]);
-      s.store([t.thread], own);
-      t.barrier();
-      const other = s.load([t.thread.xor(100)]);
-      t.barrier();
-      put(other.add(vector.lane(3)));
-      put(flag.select(own, other));
-      for (const i of t.range(3)) {
-        const fromNext = t.shuffleDown(r.get(), 1);
-        const here = own.add(i);
-        const most = t.warpMax(fromNext.add(here));
-        t.when(flag, () => late.update((l) => l.add(most).add(here)));
-        r.set(fromNext.add(uniform));
-        array.set(i, array.get(i).add(most));
-        s.store([t.thread], r.get());
-        t.barrier();
-        late.update((l) => l.xor(s.load([t.thread.xor(33)])));
-        t.barrier();
-      }
-      put(r.get());
-      put(late.get());
-      for (let i = 0; i < 3; i++) put(array.get(i));
-      put(twice.add(sum));
-      const chained = t.warpSum(t.shuffleXor(t.warpSum(own).add(own), 3));
-      put(chained);
-      put(t.warpSum(t.warpMax(own).mul(t.lane)));
-    });
-  });
-
-  on("warp-uniform branches and loops around warp-wide operations, nested", async () => {
-    await perThread(target, "warp_uniform", 256, 5, (t, x, put) => {
-      const own = x(t.thread);
-      const result = t.reg(i32, 0);
-      t.when(
-        t.warp.rem(2).eq(0),
-        () => {
-          const total = t.warpSum(own);
-          t.when(
-            t.warp.gt(3),
-            () => result.set(t.shuffleXor(own, 7).add(total)),
-            () => result.set(total),
-          );
-          t.when(t.lane.eq(3), () => result.update((r) => r.add(1000)));
-        },
-        () => {
-          for (const i of t.range(t.warp)) result.update((r) => r.add(t.warpMax(own.xor(i))));
-        },
-      );
-      put(result.get());
-      // Decided by what a reduction found.
-      const any = t.warpAny(own.gt(48));
-      t.when(any, () => result.set(t.warpMin(own)));
-      put(result.get());
-      const rounds = t.warpMax(own).rem(4).max(0);
-      for (const i of t.range(rounds)) result.update((r) => t.warpSum(r.rem(1000)).add(i));
-      put(result.get());
-      const counter = t.reg(i32, t.warp);
-      t.when(counter.get().lt(4), () => {
-        counter.update((c) => c.add(10));
-        result.set(t.warpSum(counter.get()));
-      });
-      put(counter.get());
-      put(result.get());
-    });
-  });
-
-  on(
-    "block-uniform loops and branches around barriers: bounds from numbers, scalars, sizes, inputs, registers",
-    async () => {
-      const N = size("N");
-      const block = 64;
-      const device = kernel(
-        {
-          name: "block_uniform",
-          grid: 3,
-          block,
-          params: {
-            bounds: input(i32, [3]),
-            early: frozen(i32, [2]),
-            x: input(i32, [N]),
-            rounds: scalar(i32),
-            y: output(i32, [3, block]),
-          },
-        },
-        (t, { early, rounds }) => {
-          const { bounds, x, y } = t.pdl.wait();
-          const s = t.shared(i32, [block]);
-          const sum = t.reg(i32, t.thread);
-          const exchange = (salt: Expr<"i32">): void => {
-            s.store([t.thread], sum.get().add(salt));
-            t.barrier();
-            sum.update((now) => now.mul(3).add(s.load([t.thread.xor(37)])));
-            t.barrier();
-          };
-          for (const i of t.range(2)) exchange(i);
-          for (const i of t.range(rounds)) exchange(i);
-          for (const i of t.range(t.dim(N).div(5))) exchange(i.add(x.load([i])));
-          for (const i of t.range(bounds.load([t.block.x]))) exchange(i);
-          for (const i of t.range(early.load([0]), early.load([1]))) exchange(i);
-          const count = t.reg(i32, 1);
-          count.update((c) => c.add(rounds));
-          for (const i of t.range(count.get())) exchange(i);
-          t.when(
-            t.block.x.eq(1),
-            () => exchange(t.block.x),
-            () => t.when(bounds.load([1]).gt(0), () => exchange(t.lane)),
-          );
-          y.store([t.block.x, t.thread], sum.get());
-        },
-      );
-      for (const [n, rounds] of [
-        [12, 3],
-        [5, 0],
-      ] as const) {
-        await agrees(target, device, {
-          bounds: HostTensor.from(i32, [3], [2, 0, 4]),
-          early: HostTensor.from(i32, [2], [1, 3]),
-          x: integers(n),
-          rounds,
-          y: HostTensor.filled(i32, [3, block], 0x7f),
-        });
-      }
-    },
-  );
-
-  for (const block of [32, 64, 1024]) {
-    on(`blocks of ${block} threads: ids, and a sum over the block`, async () => {
-      const device = kernel(
-        {
-          name: `ids_${block}`,
-          grid: [3, 2, 2],
-          block,
-          params: { y: output(i32, [12, block, 8]) },
-        },
-        (t) => {
-          const { y } = t.pdl.wait();
-          const blockId = t.block.z.mul(t.grid.y).add(t.block.y).mul(t.grid.x).add(t.block.x);
-          const parts = t.shared(i32, [t.warps]);
-          const warpSum = t.warpSum(t.thread.add(blockId));
-          t.when(t.lane.eq(0), () => parts.store([t.warp], warpSum));
-          t.barrier();
-          const total = t.reg(i32, 0);
-          for (const warp of t.range(t.warps)) total.update((sum) => sum.add(parts.load([warp])));
-          const ids = [t.block.x, t.block.y, t.block.z, t.thread, t.warp, t.lane, t.grid.z, total.get()];
-          for (const [i, id] of ids.entries()) y.store([blockId, t.thread, i], id);
-        },
-      );
-      await agrees(target, device, { y: HostTensor.filled(i32, [12, block, 8], 0x7f) });
-    });
-  }
-
   on("more than 65,535 blocks along x", async () => {
     const blocks = 70_001;
     const device = kernel(
@@ -499,7 +268,7 @@ conformance((target, on) => {
         t.when(t.lane.eq(0), () => y.store([t.block.x], t.block.x.mul(3)));
       },
     );
-    const { y } = await target.run(device, { y: empty(blocks) });
+    const { y } = await target.run(device, { y: HostTensor.filled(i32, [blocks], 0x7f) });
     expect(y.values().findIndex((value, i) => value !== 3 * i)).toBe(-1);
   });
 
