@@ -1,5 +1,5 @@
 /** Simplification: fewer modes, the same function from numbers to offsets. */
-import { sameStride, scaled, type StrideLeaf, valueOf } from "./basis.ts";
+import { sameStride, scaled, type StrideLeaf } from "./basis.ts";
 import { LayoutError } from "./errors.ts";
 import type { IntTuple } from "./int-tuple.ts";
 import { type AnyLayout, domainOf, Layout, onDomain } from "./layout.ts";
@@ -83,7 +83,7 @@ function onesWhereZero(by: Nested<StrideLeaf>, shape: IntTuple): IntTuple {
  */
 export function filter<L extends AnyLayout>(layout: L, profile: IntTuple = 0): L {
   return byProfile(layout, profile, "filter", (part) =>
-    fromModes(merged(flatModes(part).filter((mode) => mode.stride === 0 === false))),
+    fromModes(merged(flatModes(part).filter((mode) => mode.stride !== 0))),
   );
 }
 
@@ -104,4 +104,3 @@ function byProfile<L extends AnyLayout>(
   };
   return onDomain(layout, (domain) => apply(domain, profile));
 }
-void valueOf;

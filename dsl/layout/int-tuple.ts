@@ -104,6 +104,14 @@ function dividedFromLeft(a: readonly IntTuple[], by: number, divide: (x: IntTupl
   });
 }
 
+/** The greatest common divisor, which is not negative; gcd(0, n) = n. */
+export function gcd(...numbers: readonly number[]): number {
+  return numbers.reduce((a, b) => {
+    while (b !== 0) [a, b] = [b, a % b];
+    return Math.abs(a);
+  }, 0);
+}
+
 /**
  * Whether two tuples have the same parentheses.
  * ```ts

@@ -83,6 +83,11 @@ export function requireNumeric(layout: AnyLayout, operation: string): Layout {
   throw new LayoutError(`${operation} needs a layout with numbers as strides, not ${layout}`);
 }
 
+/** What a swizzle or an offset applies to. @throws LayoutError for scaled bases */
+export function requireOffsets(layout: AnyLayout, operation: string): Layout | ComposedLayout {
+  return layout instanceof ComposedLayout ? layout : requireNumeric(layout, operation);
+}
+
 const shapeOf = (of: AnyLayout | IntTuple): IntTuple =>
   of instanceof Layout || of instanceof ComposedLayout ? domainOf(of).shape : of;
 

@@ -3,9 +3,9 @@ import { makeBasisLike, type ScaledBasis, type StrideLeaf } from "./basis.ts";
 import { compactMajor, compactOrder, type Order } from "./compact.ts";
 import type { IntTuple } from "./int-tuple.ts";
 import { ComposedLayout, Layout } from "./layout.ts";
-import { concat, get, take } from "./modes.ts";
+import { concat } from "./modes.ts";
 import type { Swizzle } from "./swizzle.ts";
-import { mapLeaves, type Nested, zipLeaves } from "./tuple.ts";
+import type { Nested } from "./tuple.ts";
 
 /**
  * A layout from a shape (column-major, or of the order given), from a shape and strides, or from the layouts of its modes.
@@ -54,33 +54,6 @@ export function makeOrderedLayout(shape: IntTuple, order: Order): Layout {
 }
 
 /**
- * A dense layout of the same shape whose modes are in the order of the layout's strides. Strides of 0 stay.
- * ```ts
- * makeLayoutLike(parseLayout("(2,3,4,5):(0,42,1,0)")) // (2,3,4,5):(0,4,1,0)
- * ```
- */
-export function makeLayoutLike(layout: Layout): Layout {
-  return new Layout(layout.shape, compactOrder(withoutZeros(layout), layout.stride));
-}
-
-/**
- * A layout for registers that hold a copy: like makeLayoutLike, but mode 0 is the densest, from left to right.
- * ```ts
- * makeFragmentLike(parseLayout("((2,2),4,8):((64,8),512,16)")) // ((2,2),4,8):((1,2),32,4)
- * ```
- */
-export function makeFragmentLike(layout: Layout): Layout {
-  const modes = Array.isArray(layout.shape) ? layout.shape.length : 1;
-  if (modes === 1) return makeLayout(layout.shape);
-  const first = get(layout, 0);
-  const atom = compactMajor(withoutZeros(first), "left");
-  const rest = take(layout, 1, modes);
-  const size = mapLeaves(atom, (d) => d);
-  void size;
-  return concat([new Layout(first.shape, atom), rest]);
-}
-
-/**
  * The layout that maps each coordinate to itself: tile it like a tensor, and its elements say where they came from.
  * ```ts
  * makeIdentityLayout([4, 8]) // (4,8):(1@0,1@1)
@@ -88,8 +61,4 @@ export function makeFragmentLike(layout: Layout): Layout {
  */
 export function makeIdentityLayout(shape: IntTuple): Layout<ScaledBasis> {
   return new Layout(shape, makeBasisLike(shape));
-}
-
-function withoutZeros({ shape, stride }: Layout): IntTuple {
-  return zipLeaves(stride, shape, (step, extent) => (step === 0 ? 1 : extent));
 }

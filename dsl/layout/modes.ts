@@ -3,7 +3,7 @@ import type { StrideLeaf } from "./basis.ts";
 import { crd2idx } from "./coordinate.ts";
 import { LayoutError } from "./errors.ts";
 import type { IntTuple } from "./int-tuple.ts";
-import { type AnyLayout, ComposedLayout, domainOf, Layout, onDomain } from "./layout.ts";
+import { type AnyLayout, ComposedLayout, Layout, onDomain } from "./layout.ts";
 import { isTuple, leaves, modeOf, type Nested, print, unflattenLeaves, wrap } from "./tuple.ts";
 
 /** CuTe's underscore: all of a mode, in coordinates and tilers. */
@@ -126,7 +126,9 @@ type Modes = readonly Layout<StrideLeaf>[];
 function pad(layout: Layout<StrideLeaf>, rank: number, mode: Layout<StrideLeaf>, join: (a: Modes, b: Modes) => Modes) {
   const modes = modesOf(layout);
   if (modes.length > rank) throw new LayoutError(`${layout} has more than ${rank} modes already`);
-  return modes.length === rank ? layout : concat(join(modes, Array<Layout<StrideLeaf>>(rank - modes.length).fill(mode)));
+  return modes.length === rank
+    ? layout
+    : concat(join(modes, Array<Layout<StrideLeaf>>(rank - modes.length).fill(mode)));
 }
 
 /**

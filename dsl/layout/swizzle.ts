@@ -64,25 +64,29 @@ export function applySwizzle(swizzle: Swizzle, offset: number): number {
  * @throws LayoutError when the bits differ in number or aren't adjacent
  */
 export function makeSwizzle(source: number, target: number): Swizzle {
-  const [from, to] = [trailingZeros(source), trailingZeros(target)];
-  const bits = popcount(source);
-  const base = Math.min(from, to) % 32;
-  if (bits === popcount(target) && Math.abs(from - to) >= bits) {
-    const swizzle = new Swizzle(bits, base, from - to);
-    if (sourceMask(swizzle) === source && targetMask(swizzle) === target) return swizzle;
-  }
+  const swizzle = findSwizzle(source, target);
+  if (swizzle) return swizzle;
   throw new LayoutError(
     `No swizzle xors the bits 0b${source.toString(2)} onto 0b${target.toString(2)}`,
     "Both must be runs of equally many adjacent bits that don't overlap",
   );
 }
 
+/** As makeSwizzle, or undefined. */
+export function findSwizzle(source: number, target: number): Swizzle | undefined {
+  if (![source, target].every((mask) => Number.isSafeInteger(mask) && mask >= 0 && mask < 2 ** 31)) return undefined;
+  const [from, to] = [trailingZeros(source), trailingZeros(target)];
+  const bits = popcount(source);
+  if (bits !== popcount(target) || Math.abs(from - to) < bits) return undefined;
+  const swizzle = new Swizzle(bits, Math.min(from, to) % 32, from - to);
+  return sourceMask(swizzle) === source && targetMask(swizzle) === target ? swizzle : undefined;
+}
+
 /** Swizzle a after swizzle b. @throws LayoutError when that isn't one swizzle */
 export function mergeSwizzles(a: Swizzle, b: Swizzle): Swizzle {
-  if (a.shift !== b.shift) {
-    throw new LayoutError(`composition: ${a} o ${b} is not one swizzle, because their shifts differ`);
-  }
-  return makeSwizzle(sourceMask(a) ^ sourceMask(b), targetMask(a) ^ targetMask(b));
+  const one = findSwizzle(sourceMask(a) ^ sourceMask(b), targetMask(a) ^ targetMask(b));
+  if (one && a.shift === b.shift) return one;
+  throw new LayoutError(`composition: ${a} o ${b} is not one swizzle`, "Only swizzles of one shift merge");
 }
 
 function popcount(mask: number): number {
