@@ -315,7 +315,7 @@ conformance((target, on) => {
       },
       (t, { f, i, u }) => {
         const { x, yF, yI, yU } = t.pdl.wait();
-        yF.store([t.lane], f.mul(t.lane.to(f32)));
+        yF.store([t.lane], f.mul(t.lane.add(1).to(f32))); // no -0: WGSL devices may drop its sign
         yI.store([0, t.lane], i.mul(t.lane));
         yI.store([1, t.lane], t.dim(N).mul(t.lane).add(M));
         yI.store([2, t.lane], t.lane.rem(N).add(x.load([t.dim(N).sub(1), t.dim(M).sub(1)])));
