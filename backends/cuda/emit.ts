@@ -22,7 +22,8 @@ import { type LaneWise, laneWiseOperands } from "../lowering/lane-wise.ts";
 import { Names } from "../lowering/names.ts";
 import { atom, call, infix, Lines, term, type Text } from "../lowering/text.ts";
 import { binary, bitcast, constant, convert, noProof, type Proof, unary } from "./operations.ts";
-import { isWholeWords, Prelude } from "./prelude.ts";
+import { Prelude } from "./prelude.ts";
+import { isWholeWords } from "./vectors.ts";
 import { libraryNames, reserved } from "./reserved.ts";
 
 /** What the compiler and the launcher need. C parameters: a pointer per tensor, then a 4-byte value per scalar and size. */
