@@ -2,26 +2,12 @@
  * From IR to WGSL: core features and default limits only. One invocation runs one warp, its 32 lanes as an inner loop
  * (regions.ts), so that blocks of 1,024 threads fit, and shuffles and warp reductions need no barrier.
  */
-import {
-  type AtomicFn,
-  type Block,
-  type KernelIR,
-  type Memory,
-  type Register,
-  type Stmt,
-  type Value,
-} from "../../dsl/ir.ts";
-import type { Dim } from "../../dsl/size.ts";
+import { type Block, type KernelIR, type Register, type Stmt, type Value } from "../../dsl/ir.ts";
 import type { Location } from "../../dsl/source.ts";
-import { type InlinePlan, planInlining } from "../lowering/inline.ts";
-import { type LaneWise, laneWiseOperands } from "../lowering/lane-wise.ts";
-import { Names } from "../lowering/names.ts";
-import { atom, call, infix, Lines, type Text } from "../lowering/text.ts";
+import { Expressions } from "./expressions.ts";
+import { atom, infix, Lines } from "../lowering/text.ts";
 import { accessOf, declareMemory } from "./memory.ts";
-import { binary, bitcast, constant, convert, hidden, scalarType, unary } from "./operations.ts";
-import { type Binding, Prelude } from "./prelude.ts";
-import { cutRegions, type Regions } from "./regions.ts";
-import { reserved } from "./reserved.ts";
+import { binary, scalarType } from "./operations.ts";
 
 /** What the runtime needs to run a kernel. */
 export interface WgslModule {
@@ -43,25 +29,9 @@ export function emitWgsl(ir: KernelIR): WgslModule {
   return new WgslEmitter(ir).emit();
 }
 
-class WgslEmitter {
-  private readonly ir: KernelIR;
+class WgslEmitter extends Expressions {
   private readonly lines = new Lines();
-  private readonly prelude = new Prelude();
-  private readonly names = new Names(reserved);
-  private readonly plan: InlinePlan;
-  private readonly regions: Regions;
-  private readonly valueNames = new Map<Value, string>();
-  private readonly registerNames = new Map<Register, string>();
-  private bindings: ReadonlyMap<Memory, Binding> = new Map();
-  /** "lane" inside a lane loop; "0" at warp level, where only values that all lanes share are read. */
-  private lane = "0";
   private lastComment = "";
-
-  constructor(ir: KernelIR) {
-    this.ir = ir;
-    this.plan = planInlining(ir);
-    this.regions = cutRegions(ir, this.plan);
-  }
 
   emit(): WgslModule {
     const { ir, names, lines } = this;
@@ -103,10 +73,6 @@ class WgslEmitter {
       uniformWords: ir.scalars.length + ir.sizes.length + 3,
       workgroupCount: ([x, y, z]) => [Math.min(x * y * z, maxDispatch), Math.ceil((x * y * z) / maxDispatch), 1],
     };
-  }
-
-  private field(name: string): string {
-    return `p_${name}`;
   }
 
   /** A block that all lanes go through together. */
@@ -283,144 +249,12 @@ class WgslEmitter {
     else this.lines.add(`for (var i = 0; i < ${register.length}; i++) { ${name}[i] = ${value}; }`);
   }
 
-  private registerType({ type, length }: Register): string {
-    const element = this.prelude.type(type);
-    return length === undefined ? element : `array<${element}, ${length}>`;
-  }
-
-  private registerPlace(register: Register): string {
-    const name = this.registerNames.get(register) ?? "";
-    return this.regions.escapes(register) ? `${name}[${this.lane}]` : name;
-  }
-
-  private register(register: Register, index: Value | undefined): string {
-    return index ? `${this.registerPlace(register)}[${this.text(index).code}]` : this.registerPlace(register);
-  }
-
   private comment(at: Location): void {
     const comment = `// ${at.file}:${at.line}`;
     if (comment !== this.lastComment && at.line > 0) this.lines.add(comment);
     this.lastComment = comment;
   }
-
-  private text(value: Value): Text {
-    const name = this.valueNames.get(value);
-    if (name === undefined) return this.operation(value);
-    return atom(this.regions.escapes(value) ? `${name}[${this.lane}]` : name);
-  }
-
-  private operation({ op, type }: Value): Text {
-    switch (op.kind) {
-      case "const":
-        return constant(type.dtype, op.value, this.prelude);
-      case "size":
-        return atom(`launch.${this.field(String(op.size))}`);
-      case "scalar":
-        return atom(`launch.${this.field(op.scalar.name)}`);
-      case "id":
-        if (op.id === "thread") return { code: `warp * 32 + ${this.lane}`, operator: "+" };
-        return atom(op.id === "lane" ? this.lane : op.id.replace(".", "_"));
-      case "unary":
-      case "binary":
-      case "fma":
-      case "select":
-      case "convert":
-      case "bitcast": {
-        const operands = laneWiseOperands(op);
-        const known = operands.every((value) => value.op.kind === "const");
-        const texts = operands.map((value, i) =>
-          (known && i === 0) || (isArithmetic(op) && isZeroF32(value)) ? this.hidden(value) : this.text(value),
-        );
-        if (type.lanes === 1) return this.scalar(op, texts);
-        const label =
-          op.kind === "unary" || op.kind === "binary" ? op.fn : "to" in op ? `${op.kind}_${op.to.name}` : op.kind;
-        const types = operands.map((value) => value.type);
-        return call(
-          this.prelude.laneByLane(label, type, types, (lanes) => this.scalar(op, lanes.map(atom)).code),
-          ...texts,
-        );
-      }
-      case "pack": {
-        const [first] = op.lanes;
-        const same = first && op.lanes.every((lane) => lane === first);
-        const text = (lane: Value): Text => (isZeroF32(lane) ? this.hidden(lane) : this.text(lane));
-        if (same) return call(this.prelude.splat(type), text(first));
-        return call(this.prelude.pack(type), ...op.lanes.map(text));
-      }
-      case "extract":
-        return atom(this.prelude.lane(op.a.type, this.text(op.a).code, op.lane));
-      case "dot":
-        return call(this.prelude.dot(op.a.type, op.b.type), this.text(op.a), this.text(op.b), this.text(op.c));
-      case "read":
-        return atom(this.register(op.register, op.index));
-      case "load": {
-        const binding = this.binding(op.memory);
-        const offset = this.offset(op.memory, op.index);
-        if (!op.guard) return call(this.prelude.load(binding, type), offset);
-        return call(this.prelude.guardedLoad(binding, type), this.text(op.guard), offset);
-      }
-      case "atomic": {
-        const { fn, memory } = op;
-        const combine = (old: string): string =>
-          fn === "exchange" || fn === "compareExchange" ? "a" : binary(fn, memory.dtype, atom(old), atom("a")).code;
-        const name = this.prelude.atomic(this.binding(memory), fn satisfies AtomicFn, combine);
-        const args = op.compare ? [this.text(op.compare), this.text(op.a)] : [this.text(op.a)];
-        return call(name, this.offset(memory, op.index), ...args);
-      }
-      case "induction":
-      case "shuffle":
-      case "reduce":
-        throw new Error(`${op.kind} is named where it is made`);
-    }
-  }
-
-  private hidden(value: Value): Text {
-    const { op, type } = value;
-    return op.kind === "const" ? hidden(type.dtype, op.value, this.prelude) : this.text(value);
-  }
-
-  private scalar(op: LaneWise, [a = atom(""), b = atom(""), c = atom("")]: readonly Text[]): Text {
-    switch (op.kind) {
-      case "unary":
-        return unary(op.fn, op.a.type.dtype, a, this.prelude);
-      case "binary":
-        return binary(op.fn, op.a.type.dtype, a, b);
-      case "fma":
-        return call("fma", a, b, c);
-      case "select":
-        return call("select", c, b, a);
-      case "convert":
-        return convert(op.a.type.dtype, op.to, a, this.prelude);
-      case "bitcast":
-        return bitcast(op.a.type.dtype, op.to, a);
-    }
-  }
-
-  private offset(memory: Memory, index: readonly Value[]): Text {
-    let sum: Text | undefined;
-    for (const [axis, value] of index.entries()) {
-      let part = this.text(value);
-      for (const dim of memory.shape.slice(axis + 1)) part = infix("*", part, this.dim(dim));
-      sum = sum ? infix("+", sum, part) : part;
-    }
-    return sum ?? atom("0");
-  }
-
-  private dim(dim: Dim): Text {
-    return atom(typeof dim === "number" ? String(dim) : `launch.${this.field(String(dim))}`);
-  }
-
-  private binding(memory: Memory): Binding {
-    const binding = this.bindings.get(memory);
-    if (!binding) throw new Error(`${memory.name} is not declared`);
-    return binding;
-  }
 }
-
-const isZeroF32 = ({ op, type }: Value): boolean => op.kind === "const" && op.value === 0 && type.dtype.name === "f32";
-
-const isArithmetic = (op: LaneWise): boolean =>
-  op.kind === "fma" || (op.kind === "binary" && ["add", "sub", "mul", "div"].includes(op.fn));
 
 const shuffleSource = {
   xor: "(lane ^ by) & 31",

@@ -53,11 +53,11 @@ describe("CUDA", () => {
         const int lane = threadIdx.x % 32;
         const int block_x = blockIdx.x;
         const int k = lane * 8;
-        const bf16x8 rW = load_frozen_bf16x8_stream(w + k);
+        const bf16x8 rW = load_frozen_bf16x8_stream(&w[k]);
         pdl_launch_dependents();
         pdl_wait();
         float sum = 0.0f;
-        sum = dot(*(const bf16x8*)(x + (block_x * 256 + k)), rW, sum);
+        sum = dot(*(const bf16x8*)&x[block_x * 256 + k], rW, sum);
         const float total = warp_sum_f32(sum);
         if (lane == 0) {
           y[block_x] = y[block_x] + total;
