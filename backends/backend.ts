@@ -34,6 +34,8 @@ export interface BoundScalar {
 
 /** The checked arguments of one launch, in the order of the kernel's parameters. */
 export interface BoundLaunch {
+  /** What they are arguments of; a launch of anything else is refused. */
+  readonly kernel: Kernel;
   readonly grid: readonly [x: number, y: number, z: number];
   readonly tensors: readonly DeviceTensor[];
   readonly scalars: readonly BoundScalar[];

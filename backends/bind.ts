@@ -4,10 +4,11 @@
  */
 import { type DTypeName, i32 } from "../dsl/dtype.ts";
 import { ArgumentError, DisposedError } from "../dsl/errors.ts";
+import type { KernelIR } from "../dsl/ir.ts";
 import type { Kernel } from "../dsl/kernel.ts";
 import type { Params, ScalarSpec, TensorSpec } from "../dsl/params.ts";
 import { evaluate, type Size } from "../dsl/size.ts";
-import type { Backend, BoundLaunch, BoundScalar } from "./backend.ts";
+import type { Backend, BoundLaunch, BoundScalar, Executable } from "./backend.ts";
 import { DeviceTensor } from "./tensor.ts";
 
 /** What a launch takes: a device tensor or a number for each parameter, by name. */
@@ -64,6 +65,7 @@ export function bind<P extends Params>(kernel: Kernel<P>, args: Arguments<P>, ba
     }
     return argument;
   });
+  checkOverlaps(ir, tensors, fail);
   for (const { size, value, from } of sizes.values()) {
     if (value < size.min || value > size.max || value % size.multipleOf !== 0) {
       fail(
@@ -98,5 +100,48 @@ export function bind<P extends Params>(kernel: Kernel<P>, args: Arguments<P>, ba
   for (const [axis, count] of grid.entries()) {
     if (count < 1 || count > (limits[axis] ?? 1)) fail(`the grid has ${count} blocks along ${"xyz"[axis]}`);
   }
-  return { grid, tensors, scalars: [...scalars, ...sizeScalars] };
+  return { kernel, grid, tensors, scalars: [...scalars, ...sizeScalars] };
+}
+
+/** For backends: arguments fit only the kernel that they were bound for. @throws ArgumentError */
+export function requireOwnArguments(executable: Executable, { kernel }: BoundLaunch): void {
+  if (kernel === executable.kernel) return;
+  throw new ArgumentError(
+    `The arguments were bound for ${kernel.name}, the executable is of ${executable.kernel.name}`,
+    {
+      hint: "bind(executable.kernel, { ... }, backend)",
+    },
+  );
+}
+
+/**
+ * The kernel was verified as if its tensors were apart: what one thread stores to one, no other sees through another, and
+ * loads of inputs may be moved. In-place updates are one `inout` tensor.
+ */
+function checkOverlaps(
+  ir: KernelIR,
+  tensors: readonly DeviceTensor[],
+  fail: (what: string, hint?: string) => never,
+): void {
+  const ranges = tensors.map(({ storage, offsetBytes, byteLength }, i) => {
+    const { name = "", role } = ir.tensors[i] ?? {};
+    return {
+      storage,
+      begin: offsetBytes,
+      end: offsetBytes + byteLength,
+      name,
+      written: role === "output" || role === "inout",
+    };
+  });
+  for (const [i, a] of ranges.entries()) {
+    for (const b of ranges.slice(0, i)) {
+      const overlap = a.storage === b.storage && a.begin < b.end && b.begin < a.end;
+      if (overlap && (a.written || b.written)) {
+        fail(
+          `${b.name} and ${a.name} share memory that the kernel writes`,
+          "To update in place, declare one inout tensor",
+        );
+      }
+    }
+  }
 }

@@ -1,20 +1,25 @@
 /** Running a kernel on host data in one call: compile, upload, launch, download. For tests, scripts and first steps. */
 import type { DTypeName } from "../dsl/dtype.ts";
+import { ArgumentError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
+import type { Tensor } from "../dsl/ir.ts";
 import type { Kernel } from "../dsl/kernel.ts";
 import type { Params, ScalarSpec, TensorSpec } from "../dsl/params.ts";
 import type { Backend, BoundLaunch, Executable } from "./backend.ts";
 import { type Arguments, bind } from "./bind.ts";
 import { type DeviceTensor, deviceTensor } from "./tensor.ts";
 
-/** A host tensor or a number for each parameter; for outputs one that gives the shape and the content before the run. */
+type TensorData<S> =
+  S extends TensorSpec<infer _R, infer N, infer _Rank> ? HostTensor<N> : S extends ScalarSpec ? number : never;
+type IsOutput<S> = S extends TensorSpec<"output", DTypeName, number> ? true : false;
+
+/**
+ * A host tensor or a number for each parameter. An output needs one only where its shape has a Size; it gives the shape
+ * and the content before the run, which otherwise is 0xff in every byte: NaN.
+ */
 export type HostArguments<P extends Params> = {
-  readonly [K in keyof P]: P[K] extends TensorSpec<infer _R, infer N, infer _Rank>
-    ? HostTensor<N>
-    : P[K] extends ScalarSpec
-      ? number
-      : never;
-};
+  readonly [K in keyof P as IsOutput<P[K]> extends true ? never : K]: TensorData<P[K]>;
+} & { readonly [K in keyof P as IsOutput<P[K]> extends true ? K : never]?: TensorData<P[K]> };
 
 /** What came back: every output and inout tensor. */
 export type HostResults<P extends Params> = {
@@ -72,8 +77,8 @@ export async function prepare<P extends Params>(
   const executable = await backend.compile(kernel);
   const tensors = new Map<string, DeviceTensor>();
   try {
-    for (const [name, value] of Object.entries<unknown>(args)) {
-      if (value instanceof HostTensor) tensors.set(name, deviceTensor(backend, value));
+    for (const tensor of kernel.ir.tensors) {
+      tensors.set(tensor.name, deviceTensor(backend, hostData(kernel, tensor, (args as Given)[tensor.name])));
     }
     const onDevice: Record<string, unknown> = { ...args, ...Object.fromEntries(tensors) };
     return new PreparedRun(executable, tensors, bind(kernel, onDevice as Arguments<P>, backend));
@@ -99,4 +104,19 @@ export async function run<P extends Params>(
   } finally {
     prepared.free();
   }
+}
+
+type Given = Readonly<Record<string, unknown>>;
+
+/** @throws ArgumentError */
+function hostData({ name: kernelName }: Kernel, { name, role, dtype, shape }: Tensor, value: unknown): HostTensor {
+  if (value instanceof HostTensor) return value;
+  const numbers = shape.filter((dim) => typeof dim === "number");
+  if (value === undefined && role === "output" && numbers.length === shape.length) {
+    return HostTensor.filled(dtype, numbers, 0xff);
+  }
+  const problem = value === undefined ? `${name} is missing` : `${name} must be a HostTensor`;
+  throw new ArgumentError(`${kernelName}: ${problem}`, {
+    hint: `HostTensor.from(${dtype.name}, [${shape.join(", ")}], values)`,
+  });
 }

@@ -146,6 +146,10 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
   ceil(this: Expr<D & "f32", L>): Expr<D, L> {
     return unary("ceil", this);
   }
+  /** To the nearest whole number, ties to even. Before `.to(i8)`, which truncates. */
+  round(this: Expr<D & "f32", L>): Expr<D, L> {
+    return unary("round", this);
+  }
   /** Number of one bits. */
   popcount(this: Expr<D & IntegerName, L>): Expr<D, L> {
     return unary("popcount", this);

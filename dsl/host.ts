@@ -2,6 +2,7 @@
 import { type DType, type DTypeName } from "./dtype.ts";
 import { ShapeError } from "./errors.ts";
 import { decodeArray, encodeArray } from "./numerics.ts";
+import { callerLocation } from "./source.ts";
 
 /** A contiguous, row-major tensor on the host. Bytes are little-endian, as on the devices. */
 export class HostTensor<N extends DTypeName = DTypeName> {
@@ -11,10 +12,12 @@ export class HostTensor<N extends DTypeName = DTypeName> {
 
   /** @throws ShapeError when the number of bytes is not what dtype and shape make */
   constructor(dtype: DType<N>, shape: readonly number[], bytes: Uint8Array<ArrayBuffer>) {
-    const expected = shape.reduce((product, size) => product * size, dtype.bytes);
+    const expected = elementCount(shape) * dtype.bytes;
     if (bytes.byteLength !== expected) {
+      const count = bytes.byteLength / dtype.bytes;
       throw new ShapeError(
-        `${dtype.name}[${shape.join(", ")}] takes ${expected} bytes, but ${bytes.byteLength} were given`,
+        `${dtype.name}[${shape.join(", ")}] has ${expected / dtype.bytes} elements, but ${count} were given`,
+        { at: callerLocation() },
       );
     }
     this.dtype = dtype;
@@ -34,14 +37,20 @@ export class HostTensor<N extends DTypeName = DTypeName> {
     shape: readonly number[],
     values: ArrayLike<number>,
   ): HostTensor<N> {
+    const nested = Array.from(values).find((value) => typeof value === "object");
+    if (nested !== undefined) {
+      throw new ShapeError("Values are one flat list of numbers in row-major order, not lists of lists", {
+        at: callerLocation(),
+        hint: "HostTensor.from(dtype, [rows, columns], rows.flat())",
+      });
+    }
     const saturation = dtype.name === "e4m3" || dtype.name === "e5m2" ? "satfinite" : "nosat";
     return new HostTensor(dtype, shape, encodeArray(dtype, values, saturation));
   }
 
   /** Fills every byte, e.g. with 0xff: a NaN in each float type. */
   static filled<N extends DTypeName>(dtype: DType<N>, shape: readonly number[], byte: number): HostTensor<N> {
-    const byteLength = shape.reduce((product, size) => product * size, dtype.bytes);
-    return new HostTensor(dtype, shape, new Uint8Array(byteLength).fill(byte));
+    return new HostTensor(dtype, shape, new Uint8Array(elementCount(shape) * dtype.bytes).fill(byte));
   }
 
   /** Decodes every element; exact. */
@@ -52,4 +61,14 @@ export class HostTensor<N extends DTypeName = DTypeName> {
   toString(): string {
     return `${this.dtype.name}[${this.shape.join(", ")}]`;
   }
+}
+
+/** @throws ShapeError for anything but whole numbers */
+function elementCount(shape: readonly number[]): number {
+  if (Array.isArray(shape) && shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
+    return shape.reduce((product, size) => product * size, 1);
+  }
+  throw new ShapeError(`A tensor's shape is a list of whole numbers, not ${JSON.stringify(shape)}`, {
+    at: callerLocation(),
+  });
 }

@@ -10,9 +10,18 @@
  *   stmt    ::= let | declare | write | store | for | if | barrier | pdlWait | pdlLaunch | sleep
  *
  * Statements run in order, once per thread. Pure values may be computed anywhere between their `let` and their uses;
- * pinned values (read, load, shuffle, reduce, atomic) exactly at their `let`. Every node knows its author's line (`at`).
- * Nodes are frozen. Integer arithmetic wraps; x / 0 = x, x % 0 = 0; shift counts are taken modulo 32; f32 arithmetic rounds
- * each operation to nearest even (`fma` once); converting f32 to an integer truncates and saturates, NaN to 0.
+ * pinned values (read, load, shuffle, reduce, atomic) at their `let`. Every node knows its author's line (`at`). Nodes are
+ * frozen.
+ *
+ * Arithmetic: integers wrap; x / 0 = x, x % 0 = 0; shift counts and the arguments of shuffles are taken modulo 32; f32
+ * rounds each operation to nearest even (`fma` once); min and max of a NaN are either operand. Converting f32 to an integer
+ * truncates and saturates, NaN to 0; `round` rounds to the nearest, ties to even. exp, log, rsqrt and tanh are within 2 ulp
+ * on CUDA and within WGSL's own bounds there.
+ *
+ * Memory: loads and stores of one thread to one address keep their order. Between threads of a block only barriers order
+ * them, between blocks nothing does within a kernel, between kernels the PDL wait. A load may be merged with another of the
+ * same address when this thread stores nothing between; what other threads change meanwhile is seen by atomics only
+ * (`atomicAdd(i, 0)` loads, `atomicExchange` stores).
  */
 import type { DType } from "./dtype.ts";
 import type { Dim, Size } from "./size.ts";
@@ -78,6 +87,7 @@ export type UnaryFn =
   | "tanh"
   | "floor"
   | "ceil"
+  | "round"
   | "popcount"
   | "clz";
 

@@ -1,5 +1,5 @@
 /** `kernel()`: traces an author's function into verified IR. */
-import { describe } from "./check.ts";
+import { describe, requireOptions } from "./check.ts";
 import { NameError, PdlError, ShapeError, StagingError } from "./errors.ts";
 import { Expr } from "./expr.ts";
 import type { KernelIR, Scalar, Tensor as TensorIR, Value } from "./ir.ts";
@@ -41,6 +41,7 @@ export function kernel<const P extends Params>(
 ): Kernel<P> {
   const at = callerLocation();
   requireObject("kernel() takes a configuration,", config, at);
+  requireOptions(config, ["name", "grid", "block", "params"], at);
   const { name, block, params } = config;
   requireIdentifier("A kernel's name", name, at);
   const grid = gridOf(config.grid, at);

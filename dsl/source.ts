@@ -44,12 +44,23 @@ export function callerLocation(): Location {
   return unknown;
 }
 
-const declaration = /\b(?:const|let|var)\s+([A-Za-z][A-Za-z0-9]*)\s*(?:=(?![=>])|:[^=>]*=(?![=>])|of\b)/;
+const declarator = /(?:\b(?:const|let|var)|,)\s+([A-Za-z][A-Za-z0-9]*)\s*(?:=(?![=>])|:[^=>,]*=(?![=>]))/g;
+const loopVariable = /\bfor\s*\(\s*(?:const|let)\s+([A-Za-z][A-Za-z0-9]*)\s+of\b/g;
 
-/** The variable that the author's line declares, if it does: generated code uses the same names. */
+/** The variable that the author's line declares at a call, if it does: generated code uses the same names. */
 export function variableNameAt(at: Location): string | undefined {
-  if (!namesRead.has(at)) namesRead.set(at, declaration.exec(sourceLines(at.file)?.[at.line - 1] ?? "")?.[1]);
+  if (!namesRead.has(at)) namesRead.set(at, nameBefore(declarator, at));
   return namesRead.get(at);
+}
+
+/** The variable of the `for (const i of t.range(...))` that the author's line begins. */
+export function loopVariableAt(at: Location): string | undefined {
+  return nameBefore(loopVariable, at);
+}
+
+function nameBefore(pattern: RegExp, at: Location): string | undefined {
+  const before = (sourceLines(at.file)?.[at.line - 1] ?? "").slice(0, at.column);
+  return [...before.matchAll(pattern)].at(-1)?.[1];
 }
 
 const namesRead = new Map<Location, string | undefined>();

@@ -22,7 +22,9 @@ export type Indices<Rank extends number> = Rank extends 1
     ? readonly [Index, Index]
     : Rank extends 3
       ? readonly [Index, Index, Index]
-      : readonly Index[];
+      : Rank extends 4
+        ? readonly [Index, Index, Index, Index]
+        : readonly Index[];
 
 export interface LoadOptions {
   readonly cache?: CacheHint;

@@ -11,7 +11,7 @@ import { foldBinary } from "./fold.ts";
 import type { BinaryFn, Block, Leaf, Op, Shared, Stmt, Type, Value } from "./ir.ts";
 import { decode, encode } from "./numerics.ts";
 import { type Dim, minOf, multipleOf, type Size } from "./size.ts";
-import { callerLocation, type Location, variableNameAt } from "./source.ts";
+import { callerLocation, type Location, loopVariableAt, variableNameAt } from "./source.ts";
 import { resultType } from "./typing.ts";
 
 /** A block being recorded. */
@@ -120,7 +120,7 @@ export class Trace {
   }
 
   induction(at: Location): Value {
-    return this.value({ dtype: i32, lanes: 1 }, { kind: "induction" }, at, variableNameAt(at));
+    return this.value({ dtype: i32, lanes: 1 }, { kind: "induction" }, at, loopVariableAt(at));
   }
 
   /** Opens a block; the caller closes it. */

@@ -31,6 +31,7 @@ const unaryDTypes: { readonly [F in UnaryFn]: readonly string[] } = {
   tanh: float,
   floor: float,
   ceil: float,
+  round: float,
   popcount: integer,
   clz: integer,
 };

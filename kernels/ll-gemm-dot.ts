@@ -198,6 +198,9 @@ function tile(config: LlGemmDotConfig, dtype: DType): Tiling {
   }
   const lanes = powerOfTwoDivisor(K, 16 / dtype.bytes) as Tiling["lanes"];
   const warps = config.warps ?? fewestIdle(maxOf(K), lanes);
+  if (!(Number.isInteger(warps) && warps >= 1 && warps <= 32 && Number.isInteger(prefetch) && prefetch >= 1)) {
+    throw new ShapeError(`llGemmDot takes 1 to 32 warps and a prefetch of at least 1, not ${warps} and ${prefetch}`);
+  }
   const chunk = warps * 32 * lanes;
   const turns = ceilDiv(K, chunk);
   return {

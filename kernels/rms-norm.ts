@@ -20,6 +20,7 @@ import {
   output,
   powerOfTwoDivisor,
   scalar,
+  ShapeError,
 } from "../dsl/index.ts";
 
 export interface RmsNormConfig {
@@ -47,6 +48,9 @@ export function rmsNormReference(x: HostTensor, residual: HostTensor, weight: Ho
 }
 
 export function rmsNorm({ M, H, warps = Math.min(8, ceilDiv(H, 256)) }: RmsNormConfig) {
+  if (!(Number.isInteger(H) && H >= 1 && Number.isInteger(warps) && warps >= 1 && warps <= 32)) {
+    throw new ShapeError(`rmsNorm takes rows of at least 1 element and 1 to 32 warps, not ${H} and ${warps}`);
+  }
   const lanes = powerOfTwoDivisor(H, 8) as 1 | 2 | 4 | 8;
   const alignBytes = lanes * bf16.bytes;
   const block = warps * 32;

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vites
 import { cudaAvailable, openCuda } from "../backends/cuda/runtime.ts";
 import { ArgumentError, CompileError, DeviceError, DisposedError, NotFoundError, ShapeError } from "../dsl/errors.ts";
 import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
-import { axpy, axpyLaunch, fakeKernel, nothing, trap, vector } from "./fake-cuda/kernels.ts";
+import { axpy, axpyLaunch, fakeKernel, one, trap, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
 
@@ -49,7 +49,7 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     expect(() => cuda.write(x.storage, 0, new Uint8Array(4))).toThrow(DisposedError);
     await expect(cuda.read(x.storage, 0, 4)).rejects.toThrow(DisposedError);
     expect(() => cuda.launch(executable, axpyLaunch(vector(other, [1]), y, 1))).toThrow(ArgumentError);
-    expect(() => other.launch(executable, nothing)).toThrow("axpy was compiled by another backend");
+    expect(() => other.launch(executable, one(axpy))).toThrow("axpy was compiled by another backend");
     for (const offset of [1, -1, NaN, 2 ** 53]) {
       expect(() => cuda.write(y.storage, offset, new Uint8Array(4))).toThrow(ShapeError);
     }
@@ -61,7 +61,7 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   it("says which kernel destroyed the context, to this call and every later one, until it is reopened", async () => {
     const cuda = await openCuda();
     const storage = cuda.allocate(4);
-    cuda.launch(await cuda.compile(trap), nothing);
+    cuda.launch(await cuda.compile(trap), one(trap));
     const first = cuda.synchronize();
     await expect(first).rejects.toThrow(DeviceError);
     await expect(first).rejects.toThrow(
@@ -92,14 +92,14 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   it("lists the suspects when several launches were under way; debug mode finds the one", async () => {
     const idle = fakeKernel("idle");
     await using cuda = await openCuda();
-    for (const kernel of [idle, trap, idle]) cuda.launch(await cuda.compile(kernel), nothing);
+    for (const kernel of [idle, trap, idle]) cuda.launch(await cuda.compile(kernel), one(kernel));
     await expect(cuda.synchronize()).rejects.toThrow(/One of the kernels idle, trap \(launched last\) failed/);
     await cuda.dispose();
 
     await using careful = await openCuda({ debug: true });
-    careful.launch(await careful.compile(idle), nothing);
+    careful.launch(await careful.compile(idle), one(idle));
     const executable = await careful.compile(trap);
-    expect(() => careful.launch(executable, nothing)).toThrow(/^Kernel trap failed/);
+    expect(() => careful.launch(executable, one(trap))).toThrow(/^Kernel trap failed/);
   });
 
   it("passes on a launch that CUDA refuses, and goes on", async () => {

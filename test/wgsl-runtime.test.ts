@@ -41,7 +41,7 @@ describe("memory and launches", () => {
     backend.write(x, 0, new Uint8Array(new Float32Array([1, 2]).buffer));
     const tensors = [new DeviceTensor(x, f32, [2]), new DeviceTensor(y, f32, [2])];
     const scale = await compileModule(backend, "scale", scaleModule);
-    backend.launch(scale, { grid: [1, 1, 1], tensors, scalars: scaleBy(1, 0) });
+    backend.launch(scale, { kernel: scale.kernel, grid: [1, 1, 1], tensors, scalars: scaleBy(1, 0) });
     backend.write(y, 1, Uint8Array.of(7));
     const expected = new Uint8Array(new Float32Array([1, 3]).buffer);
     expected[1] = 7;
@@ -57,13 +57,15 @@ describe("memory and launches", () => {
     const y = deviceTensor(backend, f32, [n]);
     backend.write(x.storage, 0, new Uint8Array(Float32Array.from({ length: n }, (_, i) => i % 7).buffer));
     const grid = [16, 1, 1] as const;
-    backend.launch(scale, { grid, tensors: [x, y], scalars: scaleBy(2, 5) });
-    backend.launch(scale, { grid, tensors: [y, x], scalars: scaleBy(-1, 0) });
+    backend.launch(scale, { kernel: scale.kernel, grid, tensors: [x, y], scalars: scaleBy(2, 5) });
+    backend.launch(scale, { kernel: scale.kernel, grid, tensors: [y, x], scalars: scaleBy(-1, 0) });
     const result = new Float32Array((await backend.read(x.storage, 0, 4 * n)).buffer);
     expect([...result]).toEqual(Array.from({ length: n }, (_, i) => -(2 * (i % 7) + 5 + i) + i));
 
-    expect(await backend.timeUs(scale, { grid, tensors: [x, y], scalars: scaleBy(1, 0) }, 10)).toBeGreaterThan(0);
-    backend.launch(scale, { grid: [0, 1, 1], tensors: [x, y], scalars: scaleBy(1, 0) });
+    expect(
+      await backend.timeUs(scale, { kernel: scale.kernel, grid, tensors: [x, y], scalars: scaleBy(1, 0) }, 10),
+    ).toBeGreaterThan(0);
+    backend.launch(scale, { kernel: scale.kernel, grid: [0, 1, 1], tensors: [x, y], scalars: scaleBy(1, 0) });
     await backend.synchronize();
   });
 
@@ -72,7 +74,7 @@ describe("memory and launches", () => {
     const scale = await compileModule(backend, "scale", scaleModule);
     const tensor = (offset: number): DeviceTensor => new DeviceTensor(storage, f32, [4], offset);
     const launch = (x: DeviceTensor, y: DeviceTensor) => () =>
-      backend.launch(scale, { grid: [1, 1, 1], tensors: [x, y], scalars: scaleBy(1, 0) });
+      backend.launch(scale, { kernel: scale.kernel, grid: [1, 1, 1], tensors: [x, y], scalars: scaleBy(1, 0) });
     expect(launch(tensor(0), tensor(128))).toThrow(UnsupportedError);
     expect(launch(tensor(0), tensor(256))).toThrow(/"x" and "y" of kernel "scale" share memory, .* the other written/);
     expect(() => backend.write(storage, 1020, new Uint8Array(5))).toThrow(ArgumentError);
@@ -108,7 +110,7 @@ describe("memory and launches", () => {
     const storage = backend.allocate(512);
     const launch = (bytes: number): void => {
       const [a, b] = [new DeviceTensor(storage, u8, [bytes]), new DeviceTensor(storage, u8, [4], 256)];
-      backend.launch(both, { grid: [1, 1, 1], tensors: [a, b], scalars: [] });
+      backend.launch(both, { kernel: both.kernel, grid: [1, 1, 1], tensors: [a, b], scalars: [] });
     };
     expect(() => launch(260)).toThrow(/"a" and "b" of kernel "both" share memory, and both are written/);
     launch(256);
@@ -132,7 +134,7 @@ describe("memory and launches", () => {
   it("names the kernel of an invalid launch at the next synchronize, once", async () => {
     const wide = await compileModule(backend, "wide", { ...scaleModule, workgroupCount: () => [70_000, 1, 1] });
     const tensors = [deviceTensor(backend, f32, [4]), deviceTensor(backend, f32, [4])];
-    backend.launch(wide, { grid: [70_000, 1, 1], tensors, scalars: scaleBy(1, 0) });
+    backend.launch(wide, { kernel: wide.kernel, grid: [70_000, 1, 1], tensors, scalars: scaleBy(1, 0) });
     const error = await backend.synchronize().catch((error: unknown) => error);
     expect(error).toBeInstanceOf(DeviceError);
     expect(String(error)).toMatch(/Launch of "wide" failed: .*70000/);
@@ -144,7 +146,7 @@ describe("the end", () => {
   it("refuses everything after dispose, which may come twice and with work under way", async () => {
     const backend = await openWgsl();
     const slow = await compileModule(backend, "slow", slowModule);
-    const launch = slowLaunch(backend, 1000);
+    const launch = slowLaunch(slow, backend, 1000);
     const tensor = launch.tensors[0];
     backend.launch(slow, launch);
     const reading = expect(tensor?.read()).rejects.toThrow(DisposedError);
@@ -162,7 +164,7 @@ describe("the end", () => {
     const found = await openDevice();
     const backend = WgslBackend.on(found);
     const slow = await compileModule(backend, "slow", slowModule);
-    backend.launch(slow, slowLaunch(backend, 10));
+    backend.launch(slow, slowLaunch(slow, backend, 10));
     found.device.destroy();
     await expect(backend.synchronize()).rejects.toThrow(/The device was lost after a launch of "slow"/);
     expect(() => backend.allocate(4)).toThrow(DeviceError);

@@ -130,18 +130,14 @@ export class PrimaryContext {
     if (--this.#users > 0) return;
     contexts.delete(PrimaryContext.#key(this.driver, this.device));
     const { api } = this.driver;
-    if (this.driver.current === this.#handle) {
-      api.cuCtxSetCurrent(null);
-      this.driver.current = undefined;
-    }
+    api.cuCtxSetCurrent(null); // so that what may be destroyed now doesn't stay current
     api.cuDevicePrimaryCtxRelease(this.device.handle);
   }
 
+  /** Before every call: other libraries in this thread (and backends of other devices) make theirs current, too. */
   #makeCurrent(): void {
-    if (this.driver.current === this.#handle) return;
     const result = this.driver.api.cuCtxSetCurrent(this.#handle);
     if (result !== 0) throw this.#failure(result, "making the context current");
-    this.driver.current = this.#handle;
   }
 
   #failure(result: number, doing: string, kernel?: NamedKernel): DeviceError {

@@ -2,13 +2,14 @@
 import { ArgumentError, DeviceError, UnsupportedError } from "../../dsl/errors.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
-import type { Backend, BoundScalar, Executable } from "../backend.ts";
+import type { Backend, BoundLaunch, Executable } from "../backend.ts";
 import type { CompiledCuda, CudaArch } from "./compile.ts";
 import { type PrimaryContext, formatBytes } from "./context.ts";
 import type { DevicePointer, FunctionHandle, ModuleHandle } from "./driver.ts";
 import type { CudaModule } from "./emit.ts";
 import { LaunchPacket } from "./packet.ts";
 import { describeResult, refusedImage } from "./results.ts";
+import type { MemoryUse } from "./storage.ts";
 import type { Stream } from "./stream.ts";
 
 // CUfunction_attribute
@@ -35,8 +36,9 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
   readonly compileMs: number;
   /** What compiled it, e.g. "NVRTC 13.0". */
   readonly compiler: string;
+  /** For whoever unloads it. Garbage collection of this object doesn't. */
+  readonly module: ModuleHandle;
   readonly #context: PrimaryContext;
-  readonly #module: ModuleHandle;
   readonly #function: FunctionHandle;
   readonly #dynamicSharedBytes: number;
   #packet: LaunchPacket | undefined;
@@ -51,51 +53,40 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
     this.compiler = compiled.compiler;
     this.#context = context;
     this.#dynamicSharedBytes = module.dynamicSharedBytes;
-    this.#module = load(context, parts);
+    this.module = load(context, parts);
     try {
       this.#function = context.receive(`looking up ${module.entry}`, (api, out) =>
-        api.cuModuleGetFunction(out, this.#module, module.entry),
+        api.cuModuleGetFunction(out, this.module, module.entry),
       );
       this.#reserve();
     } catch (error) {
-      context.unload(this.#module);
+      context.unload(this.module);
       throw error;
     }
   }
 
   /**
-   * Enqueues one launch.
+   * Enqueues one launch; `pointers` are the addresses of its tensors.
    * @throws ArgumentError for numbers that don't fit, DeviceError
    */
-  launch(
-    stream: Stream,
-    pdl: boolean,
-    grid: readonly [number, number, number],
-    tensors: readonly DevicePointer[],
-    scalars: readonly BoundScalar[],
-  ): void {
+  launch(stream: Stream, { grid, scalars }: BoundLaunch, pointers: readonly DevicePointer[], memory: MemoryUse): void {
     const packet = (this.#packet ??= new LaunchPacket({
       block: this.kernel.ir.block,
       dynamicSharedBytes: this.#dynamicSharedBytes,
-      pdl,
-      tensorCount: tensors.length,
+      tensorCount: pointers.length,
       scalarCount: scalars.length,
     }));
-    if (tensors.length !== packet.tensorCount || scalars.length !== packet.scalarCount) {
+    if (pointers.length !== packet.tensorCount || scalars.length !== packet.scalarCount) {
       throw new ArgumentError(
         `${this.kernel.name} takes ${packet.tensorCount} tensors and ${packet.scalarCount} scalars, ` +
-          `got ${tensors.length} and ${scalars.length}`,
+          `got ${pointers.length} and ${scalars.length}`,
         { at: this.kernel.at },
       );
     }
     packet.setGrid(grid);
-    for (const [index, pointer] of tensors.entries()) packet.setTensor(index, pointer);
+    for (const [index, pointer] of pointers.entries()) packet.setTensor(index, pointer);
     for (const [index, scalar] of scalars.entries()) packet.setScalar(index, scalar);
-    stream.launch(packet, this.#function, this.kernel);
-  }
-
-  unload(): void {
-    this.#context.unload(this.#module);
+    stream.launch(packet, this.#function, this.kernel, memory);
   }
 
   /** Makes room for the kernel's shared memory, and refuses what no launch could fit in. */

@@ -85,6 +85,8 @@ export function unary(fn: UnaryFn, dtype: DType, a: Text, prelude: Prelude): Tex
       return dtype.name === "i32" ? call(prelude.abs(), a) : call("fabsf", a);
     case "not":
       return atom(`${dtype.name === "bool" ? "!" : "~"}${term(a)}`);
+    case "round":
+      return call("rintf", a);
     case "exp":
     case "log":
     case "sqrt":

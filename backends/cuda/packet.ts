@@ -30,8 +30,6 @@ export interface PacketShape {
   /** Threads per block. */
   readonly block: number;
   readonly dynamicSharedBytes: number;
-  /** Whether launches carry the attribute of programmatic dependent launch. */
-  readonly pdl: boolean;
   readonly tensorCount: number;
   readonly scalarCount: number;
 }
@@ -46,7 +44,7 @@ export class LaunchPacket {
   readonly #view: DataView<ArrayBuffer>;
   readonly #valuesAt: number;
 
-  constructor({ block, dynamicSharedBytes, pdl, tensorCount, scalarCount }: PacketShape) {
+  constructor({ block, dynamicSharedBytes, tensorCount, scalarCount }: PacketShape) {
     const count = tensorCount + scalarCount;
     this.tensorCount = tensorCount;
     this.scalarCount = scalarCount;
@@ -61,12 +59,9 @@ export class LaunchPacket {
     const blockDim = [wholeNumber("Threads per block", block, 1, 1024), 1, 1];
     for (const [axis, size] of blockDim.entries()) view.setUint32(12 + 4 * axis, size, true);
     view.setUint32(24, wholeNumber("Dynamic shared memory", dynamicSharedBytes, 0, 2 ** 31 - 1), true);
-    if (pdl) {
-      view.setBigUint64(attributesAt, address + BigInt(attributeAt), true);
-      view.setUint32(attributeCountAt, 1, true);
-      view.setUint32(attributeAt, programmaticStreamSerialization, true);
-      view.setInt32(attributeAt + 8, 1, true);
-    }
+    view.setBigUint64(attributesAt, address + BigInt(attributeAt), true);
+    view.setUint32(attributeAt, programmaticStreamSerialization, true);
+    view.setInt32(attributeAt + 8, 1, true);
     for (let i = 0; i < count; i++) {
       view.setBigUint64(paramsAt + 8 * i, address + BigInt(this.#valuesAt + 8 * i), true);
     }
@@ -77,6 +72,11 @@ export class LaunchPacket {
     this.#view.setUint32(0, wholeNumber("Grid size in x", x, 1, 2 ** 31 - 1), true);
     this.#view.setUint32(4, wholeNumber("Grid size in y", y, 1, 65535), true);
     this.#view.setUint32(8, wholeNumber("Grid size in z", z, 1, 65535), true);
+  }
+
+  /** Whether the launch carries the attribute of programmatic dependent launch; without it, it waits for all before it. */
+  setOverlap(overlap: boolean): void {
+    this.#view.setUint32(attributeCountAt, overlap ? 1 : 0, true);
   }
 
   setStream(stream: StreamHandle): void {

@@ -6,10 +6,10 @@ import type { Backend, BoundLaunch, Executable, Storage } from "../backend.ts";
 import { notDetached, wholeNumber } from "./checks.ts";
 import { type CudaArch, compileCuda, findCompiler } from "./compile.ts";
 import { PrimaryContext } from "./context.ts";
-import { type DeviceInfo, deviceInfo, openDriver } from "./driver.ts";
+import { type DeviceInfo, deviceInfo, type ModuleHandle, openDriver } from "./driver.ts";
 import { emitCuda } from "./emit.ts";
 import { CudaExecutable } from "./executable.ts";
-import { CudaStorage } from "./storage.ts";
+import { CudaStorage, memoryUse } from "./storage.ts";
 import { Stream } from "./stream.ts";
 
 export interface CudaOptions {
@@ -56,6 +56,13 @@ function archOf({ name, capability: [major, minor] }: DeviceInfo): CudaArch {
   );
 }
 
+/** A read that waits for its turn. */
+interface PendingRead {
+  readonly storage: Storage;
+  bytes: Uint8Array<ArrayBuffer> | undefined;
+  copy(): Uint8Array<ArrayBuffer>;
+}
+
 /** Made by openCuda(). Dispose it, or write `await using cuda = await openCuda()`. */
 export class CudaBackend implements Backend, AsyncDisposable {
   readonly name = "cuda";
@@ -66,7 +73,10 @@ export class CudaBackend implements Backend, AsyncDisposable {
   readonly #stream: Stream;
   readonly #debug: boolean;
   readonly #storages = new Set<CudaStorage>();
-  readonly #executables = new Map<object, CudaExecutable>();
+  readonly #reads = new Set<PendingRead>();
+  /** Lets go of what was compiled together with its kernel; the machine code stays loaded until dispose(). */
+  readonly #executables = new WeakMap<object, CudaExecutable>();
+  readonly #modules: ModuleHandle[] = [];
   #disposed = false;
 
   constructor(context: PrimaryContext, arch: CudaArch, { pdl = true, debug = false }: CudaOptions) {
@@ -76,7 +86,7 @@ export class CudaBackend implements Backend, AsyncDisposable {
     this.#debug = debug;
     this.device = `${context.device.name} (${arch}, driver ${context.driver.version})`;
     try {
-      this.#stream = new Stream(context);
+      this.#stream = new Stream(context, pdl);
     } catch (error) {
       context.close();
       throw error;
@@ -93,6 +103,7 @@ export class CudaBackend implements Backend, AsyncDisposable {
     const compiled = compileCuda(module.source, { arch, name: kernel.name });
     const executable = new CudaExecutable(this.#context, { backend: this, kernel, module, compiled, arch });
     this.#executables.set(kernel, executable);
+    this.#modules.push(executable.module);
     return executable;
   }
 
@@ -113,23 +124,37 @@ export class CudaBackend implements Backend, AsyncDisposable {
   write(storage: Storage, offsetBytes: number, bytes: Uint8Array): void {
     const { byteLength } = notDetached(bytes);
     const address = this.#own(storage).address(offsetBytes, byteLength);
-    if (byteLength > 0) this.#stream.copyIn(address, bytes);
+    if (byteLength === 0) return;
+    this.#readBeforeWriting(storage);
+    this.#stream.copyIn(address, bytes);
   }
 
+  /** What everything enqueued so far leaves there. The event loop goes on; only what writes there meanwhile must wait. */
   async read(storage: Storage, offsetBytes: number, byteLength: number): Promise<Uint8Array<ArrayBuffer>> {
-    const address = this.#own(storage).address(offsetBytes, byteLength);
-    return byteLength > 0 ? this.#stream.copyOut(address, byteLength) : new Uint8Array(0);
+    const address = () => this.#own(storage).address(offsetBytes, byteLength); // throws once that is gone
+    address();
+    if (byteLength === 0) return new Uint8Array(0);
+    const copy = () => this.#stream.copyOut(address(), byteLength);
+    const read: PendingRead = { storage, bytes: undefined, copy };
+    this.#reads.add(read);
+    try {
+      await this.#stream.drain();
+      address();
+      return read.bytes ?? copy();
+    } finally {
+      this.#reads.delete(read);
+    }
   }
 
-  launch(executable: Executable, { grid, tensors, scalars }: BoundLaunch): void {
+  launch(executable: Executable, launch: BoundLaunch): void {
     this.#assertLive();
-    if (!(executable instanceof CudaExecutable) || executable.backend !== this) {
-      throw new ArgumentError(`${executable.kernel.name} was compiled by another backend`, {
-        at: executable.kernel.at,
-      });
-    }
-    const pointers = tensors.map((tensor) => this.#own(tensor.storage).address(tensor.offsetBytes, tensor.byteLength));
-    executable.launch(this.#stream, this.pdl, grid, pointers, scalars);
+    const own = this.#ownExecutable(executable, launch);
+    const pointers = launch.tensors.map(({ storage, offsetBytes, byteLength }) =>
+      this.#own(storage).address(offsetBytes, byteLength),
+    );
+    const memory = memoryUse(launch);
+    for (const storage of memory.written) this.#readBeforeWriting(storage);
+    own.launch(this.#stream, launch, pointers, memory);
     if (this.#debug) this.#stream.synchronize();
   }
 
@@ -142,6 +167,7 @@ export class CudaBackend implements Backend, AsyncDisposable {
   async timeUs(executable: Executable, launch: BoundLaunch, launches: number): Promise<number> {
     this.#assertLive();
     wholeNumber("The number of launches", launches, 1, 1_000_000);
+    this.#ownExecutable(executable, launch);
     const ms = await this.#stream.time(() => {
       for (let i = 0; i < launches; i++) this.launch(executable, launch);
     });
@@ -153,7 +179,7 @@ export class CudaBackend implements Backend, AsyncDisposable {
     this.#disposed = true;
     this.#stream.finish(); // before memory and code go away under a running kernel
     for (const storage of [...this.#storages]) storage.free();
-    for (const executable of this.#executables.values()) executable.unload();
+    for (const module of this.#modules) this.#context.unload(module);
     this.#stream.close();
     this.#context.close();
   }
@@ -164,6 +190,29 @@ export class CudaBackend implements Backend, AsyncDisposable {
 
   #assertLive(): void {
     if (this.#disposed) throw new DisposedError("The CUDA backend was used after dispose()");
+  }
+
+  /** A read promised what was there before. */
+  #readBeforeWriting(storage: Storage): void {
+    for (const read of this.#reads) if (read.storage === storage) read.bytes ??= read.copy();
+  }
+
+  /** @throws ArgumentError for an executable of another backend, or one that the arguments aren't for */
+  #ownExecutable(executable: Executable, launch: BoundLaunch): CudaExecutable {
+    const { kernel } = executable;
+    if (!(executable instanceof CudaExecutable) || executable.backend !== this) {
+      throw new ArgumentError(`${kernel.name} was compiled by another backend`, { at: kernel.at });
+    }
+    if (launch.kernel === kernel) return executable;
+    throw new ArgumentError(
+      `The arguments were bound for kernel ${launch.kernel.name}, the executable is of kernel ${kernel.name}`,
+      {
+        related: [
+          { what: `${launch.kernel.name} was made`, at: launch.kernel.at },
+          { what: `${kernel.name} was made`, at: kernel.at },
+        ],
+      },
+    );
   }
 
   /** @throws DisposedError, ArgumentError for memory of another backend: its address means nothing here */

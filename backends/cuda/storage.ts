@@ -1,7 +1,24 @@
 /** A piece of device memory, with its liveness. */
 import { DisposedError, ShapeError } from "../../dsl/errors.ts";
-import type { Backend, Storage } from "../backend.ts";
+import type { Backend, BoundLaunch, Storage } from "../backend.ts";
 import type { DevicePointer } from "./driver.ts";
+
+/** The storages that a launch may read before its wait, and those that it writes. */
+export interface MemoryUse {
+  readonly frozen: readonly Storage[];
+  readonly written: readonly Storage[];
+}
+
+export function memoryUse({ kernel, tensors }: BoundLaunch): MemoryUse {
+  const frozen: Storage[] = [];
+  const written: Storage[] = [];
+  for (const [index, { storage }] of tensors.entries()) {
+    const role = kernel.ir.tensors[index]?.role;
+    if (role === "frozen") frozen.push(storage);
+    if (role === "output" || role === "inout") written.push(storage);
+  }
+  return { frozen, written };
+}
 
 export class CudaStorage implements Storage {
   readonly backend: Backend;

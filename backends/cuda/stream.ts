@@ -1,10 +1,12 @@
 /** A stream: launches and copies in order. It never blocks, or is blocked by, the default stream of other libraries. */
 import { setImmediate, setTimeout } from "node:timers/promises";
 import { DisposedError } from "../../dsl/errors.ts";
+import type { Storage } from "../backend.ts";
 import type { Launcher, NamedKernel, PrimaryContext } from "./context.ts";
 import type { DevicePointer, EventHandle, FunctionHandle, StreamHandle } from "./driver.ts";
 import type { LaunchPacket } from "./packet.ts";
 import { notReady } from "./results.ts";
+import type { MemoryUse } from "./storage.ts";
 
 const nonBlocking = 1; // CU_STREAM_NON_BLOCKING
 const withTiming = 0; // CU_EVENT_DEFAULT
@@ -18,13 +20,17 @@ const eagerMs = 2;
 export class Stream implements Launcher {
   readonly #context: PrimaryContext;
   readonly #handle: StreamHandle;
+  readonly #pdl: boolean;
   #launches = 0;
   #unsettled: { readonly kernel: NamedKernel; readonly order: number }[] = [];
+  /** Storages that launches write which may still run, with the last such launch. Freed memory was waited for, and is gone. */
+  readonly #written = new Map<Storage, number>();
   readonly #events = new Set<EventHandle>();
   #closed = false;
 
-  constructor(context: PrimaryContext) {
+  constructor(context: PrimaryContext, pdl: boolean) {
     this.#context = context;
+    this.#pdl = pdl;
     this.#handle = context.receive("making a stream", (api, out) => api.cuStreamCreate(out, nonBlocking));
     context.launchers.add(this);
   }
@@ -33,13 +39,25 @@ export class Stream implements Launcher {
     return this.#unsettled.map(({ kernel }) => kernel);
   }
 
-  /** Enqueues a launch. The packet may be refilled as soon as this returns. @throws DeviceError */
-  launch(packet: LaunchPacket, fn: FunctionHandle, kernel: NamedKernel): void {
+  /**
+   * Enqueues a launch. The packet may be refilled as soon as this returns.
+   *
+   * With PDL a kernel may start while earlier ones run, and not only the last: A writes, B lets C start before A ends. C's
+   * `pdl.wait()` covers that for all but its frozen tensors, which it reads at once, through a cache that expects no writers.
+   * So a launch that is given as frozen what a launch since the last full wait writes goes without PDL: by the stream's order
+   * it starts when all before it have ended, and is itself such a full wait for those after it.
+   * @throws DeviceError
+   */
+  launch(packet: LaunchPacket, fn: FunctionHandle, kernel: NamedKernel, { frozen, written }: MemoryUse): void {
+    const overlap = this.#pdl && !frozen.some((storage) => this.#written.has(storage));
+    packet.setOverlap(overlap);
     packet.setStream(this.#handle);
     const doing = `launching ${kernel.name}`;
     this.#context.call(doing, (api) => api.cuLaunchKernelEx(packet.config, fn, packet.params, null), kernel);
     this.#unsettled.push({ kernel, order: ++this.#launches });
     if (this.#unsettled.length > remembered) this.#unsettled.shift();
+    if (!overlap) this.#written.clear();
+    for (const storage of written) this.#written.set(storage, this.#launches);
   }
 
   /** Copies to the device after everything enqueued, and waits for it: `bytes` may change afterwards. @throws DeviceError */
@@ -136,7 +154,9 @@ export class Stream implements Launcher {
     this.#settle(launches);
   }
 
+  /** Notes that the first `launches` launches have ended. */
   #settle(launches: number): void {
     this.#unsettled = this.#unsettled.filter(({ order }) => order > launches);
+    for (const [storage, order] of this.#written) if (order <= launches) this.#written.delete(storage);
   }
 }

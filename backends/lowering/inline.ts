@@ -94,6 +94,8 @@ function canMove(pinned: Value, from: Place, liveUses: (value: Value) => readonl
     if (from.block.slice(position + 1, use.position).some(disturbs)) return false;
     // A loop tests its bound again after each iteration; everything else takes its operands once, before it acts.
     if (use.stmt.kind === "for" && disturbs(use.stmt)) return false;
+    // An array's initial value is written once per element.
+    if (use.stmt.kind === "declare" && use.stmt.register.length !== undefined && op.kind === "load") return false;
     if (use.stmt.kind !== "let") return true;
     const { kind } = use.stmt.value.op;
     if (isPinned(use.stmt.value) && kind !== "read" && kind !== "load") return true;

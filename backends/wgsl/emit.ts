@@ -4,6 +4,7 @@
  */
 import { type Block, type KernelIR, type Register, type Stmt, type Value } from "../../dsl/ir.ts";
 import type { Location } from "../../dsl/source.ts";
+import { UnsupportedError } from "../../dsl/errors.ts";
 import { Expressions } from "./expressions.ts";
 import { atom, infix, Lines } from "../lowering/text.ts";
 import { accessOf, declareMemory } from "./memory.ts";
@@ -71,7 +72,15 @@ class WgslEmitter extends Expressions {
       entry,
       tensors: ir.tensors.map((tensor) => ({ name: tensor.name, access: accessOf(tensor) })),
       uniformWords: ir.scalars.length + ir.sizes.length + 3,
-      workgroupCount: ([x, y, z]) => [Math.min(x * y * z, maxDispatch), Math.ceil((x * y * z) / maxDispatch), 1],
+      workgroupCount: (grid) => {
+        const blocks = grid[0] * grid[1] * grid[2];
+        if (blocks > maxDispatch ** 2) {
+          throw new UnsupportedError(
+            `${ir.name}: a grid of ${grid.join(" x ")} has more blocks than the ${maxDispatch ** 2} that WGSL runs`,
+          );
+        }
+        return [Math.min(blocks, maxDispatch), Math.ceil(blocks / maxDispatch), 1];
+      },
     };
   }
 

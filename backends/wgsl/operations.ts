@@ -82,6 +82,7 @@ export function unary(fn: UnaryFn, dtype: DType, a: Text, prelude: Prelude): Tex
     case "abs":
     case "sqrt":
     case "floor":
+    case "round":
     case "ceil":
       return call(fn, a);
   }

@@ -266,7 +266,6 @@ export class Prelude extends Vectors {
         "    if (result.exchanged) { return old; }",
         "    bits = result.old_value;",
         "  }",
-        `  return ${t}();`,
         "}",
       ].join("\n");
     });

@@ -10,6 +10,7 @@ import {
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
 import type { Backend, BoundLaunch, Executable, Storage } from "../backend.ts";
+import { requireOwnArguments } from "../bind.ts";
 import type { DeviceTensor } from "../tensor.ts";
 import { type FoundDevice, openDevice } from "./device.ts";
 import { emitWgsl, type WgslModule } from "./emit.ts";
@@ -78,6 +79,8 @@ export class WgslBackend implements Backend {
   readonly kind: DeviceKind;
   readonly #device: GPUDevice;
   readonly #transfer: Transfer;
+  /** What is compiled already, as long as the kernel is used. */
+  readonly #executables = new WeakMap<Kernel, Promise<Executable>>();
   #disposed = false;
   /** Error scopes of launches whose outcome isn't known yet. */
   readonly #unsettled = new Set<Promise<void>>();
@@ -113,7 +116,14 @@ export class WgslBackend implements Backend {
 
   /** @throws CompileError with the line of WGSL; UnsupportedError; DisposedError */
   async compile<P extends Params>(kernel: Kernel<P>): Promise<Executable<P>> {
-    return this.executableFromModule(kernel, emitWgsl(kernel.ir));
+    let executable = this.#executables.get(kernel);
+    if (!executable) {
+      executable = this.executableFromModule<Params>(kernel, emitWgsl(kernel.ir));
+      this.#executables.set(kernel, executable);
+      // A failure is not kept: it may have been the device's.
+      executable.catch(() => this.#executables.delete(kernel));
+    }
+    return (await executable) as Executable<P>;
   }
 
   /** Compiles WGSL that is there already; of the kernel only its name matters. @throws as `compile` */
@@ -209,11 +219,13 @@ export class WgslBackend implements Backend {
     await this.dispose();
   }
 
-  #enqueue(executable: Executable, { grid, tensors, scalars }: BoundLaunch, times: number): void {
+  #enqueue(executable: Executable, launch: BoundLaunch, times: number): void {
     this.#checkLive();
     if (!(executable instanceof WgslExecutable) || executable.backend !== this) {
       throw new ArgumentError(`"${executable.kernel.name}" was compiled by another backend`);
     }
+    requireOwnArguments(executable, launch);
+    const { grid, tensors, scalars } = launch;
     const slices = tensors.map((tensor) => this.#slice(tensor));
     const { name } = executable.kernel;
     this.#device.pushErrorScope("validation");

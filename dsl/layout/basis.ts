@@ -11,7 +11,13 @@ export class ScaledBasis {
   readonly value: number;
   readonly path: readonly number[];
 
+  /** @throws LayoutError unless all are whole numbers and the path names a mode */
   constructor(value: number, path: readonly number[]) {
+    if (!path.length || ![value, ...path].every(Number.isSafeInteger) || path.some((mode) => mode < 0)) {
+      throw new LayoutError(
+        `A scaled basis is a whole number of steps along a mode, not ${[value, ...path].join("@")}`,
+      );
+    }
     this.value = value;
     this.path = Object.freeze([...path]);
     Object.freeze(this);
@@ -43,8 +49,9 @@ export function basis(...path: readonly number[]): ScaledBasis {
  * makeBasisLike([4, [2, 3]]) // (1@0,(1@0@1,1@1@1))
  * ```
  */
-export function makeBasisLike(shape: IntTuple, ...path: readonly number[]): Nested<ScaledBasis> {
-  return isTuple(shape) ? shape.map((mode, i) => makeBasisLike(mode, ...path, i)) : basis(...path);
+export function makeBasisLike(shape: IntTuple, ...path: readonly number[]): Nested<StrideLeaf> {
+  if (isTuple(shape)) return shape.map((mode, i) => makeBasisLike(mode, ...path, i));
+  return path.length ? basis(...path) : 1;
 }
 
 /** The number of steps in a stride. */

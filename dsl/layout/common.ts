@@ -5,7 +5,7 @@ import { logicalDivide } from "./divide.ts";
 import { LayoutError } from "./errors.ts";
 import { gcd } from "./int-tuple.ts";
 import { rightInverse } from "./inverse.ts";
-import { ComposedLayout, domainOf, equal, Layout, requireNumeric, size } from "./layout.ts";
+import { type AnyLayout, ComposedLayout, domainOf, equal, Layout, requireNumeric, size } from "./layout.ts";
 import { get } from "./modes.ts";
 import { Swizzle } from "./swizzle.ts";
 import { leaves } from "./tuple.ts";
@@ -17,7 +17,7 @@ import { leaves } from "./tuple.ts";
  * maxCommonLayout(parseLayout("(8,8):(1,8)"), parseLayout("(8,8):(8,1)")) // 1:0
  * ```
  */
-export function maxCommonLayout(a: Layout | ComposedLayout, b: Layout | ComposedLayout): Layout {
+export function maxCommonLayout(a: AnyLayout, b: AnyLayout): Layout {
   const inverse = rightInverse(requireNumeric(domainOf(b), "maxCommonLayout"));
   const common = get(coalesce(composition(requireNumeric(domainOf(a), "maxCommonLayout"), inverse)), 0);
   const count = Math.min(common.stride === 1 ? size(common) : 1, keptTogether(a, b));
@@ -31,7 +31,7 @@ export function maxCommonLayout(a: Layout | ComposedLayout, b: Layout | Composed
  * maxCommonVector(parse("Sw<2,3,3> o 0 o (64,8):(1,64)"), parseLayout("(64,8):(1,64)")) // 8
  * ```
  */
-export function maxCommonVector(a: Layout | ComposedLayout, b: Layout | ComposedLayout): number {
+export function maxCommonVector(a: AnyLayout, b: AnyLayout): number {
   return size(maxCommonLayout(a, b));
 }
 
@@ -43,18 +43,18 @@ export function maxCommonVector(a: Layout | ComposedLayout, b: Layout | Composed
  * maxAlignment(parse("Sw<2,3,3> o 0 o (8,64):(64,1)")) // 8
  * ```
  */
-export function maxAlignment(layout: Layout | ComposedLayout): number {
+export function maxAlignment(layout: AnyLayout): number {
   if (layout instanceof ComposedLayout) {
     const { layoutA, offset, layoutB } = layout;
     return layoutA instanceof Swizzle ? gcd(2 ** layoutA.base, offset, maxAlignment(layoutB)) : 1;
   }
-  const flat = coalesce(layout);
+  const flat = coalesce(requireNumeric(layout, "maxAlignment"));
   const permuted = logicalDivide(flat, rightInverse(flat));
   return gcd(size(permuted, 0), ...leaves(get(permuted, 1).stride));
 }
 
 /** How many neighbours stay neighbours: all if both swizzle alike, else those below the swizzled bits. */
-function keptTogether(a: Layout | ComposedLayout, b: Layout | ComposedLayout): number {
+function keptTogether(a: AnyLayout, b: AnyLayout): number {
   const composed = [a, b].filter((layout) => layout instanceof ComposedLayout);
   for (const layout of composed) {
     if (layout.layoutA instanceof Swizzle && layout.layoutB instanceof Layout) continue;

@@ -2,7 +2,7 @@
 import { flatModes, filter, fromModes, merged, type Mode } from "./coalesce.ts";
 import { LayoutError } from "./errors.ts";
 import { ceilDiv, type IntTuple, product } from "./int-tuple.ts";
-import { type ComposedLayout, cosize, domainOf, type Layout, requireNumeric } from "./layout.ts";
+import { type AnyLayout, cosize, domainOf, type Layout, requireNumeric } from "./layout.ts";
 import { makeLayout } from "./make.ts";
 
 /**
@@ -15,7 +15,7 @@ import { makeLayout } from "./make.ts";
  * ```
  * @throws LayoutError when two elements of the layout have the same offset, or interleave
  */
-export function complement(layout: Layout | ComposedLayout, cotarget?: IntTuple): Layout {
+export function complement(layout: AnyLayout, cotarget?: IntTuple): Layout {
   const filtered = filter(requireNumeric(domainOf(layout), "complement"));
   const target = cotarget ?? cosize(filtered);
   if (filtered.stride === 0) return makeLayout(product(target));

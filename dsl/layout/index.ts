@@ -69,6 +69,8 @@ export {
   zippedProduct,
 } from "./product.ts";
 export { downcast, recastLayout, upcast } from "./recast.ts";
+export { show, type ShowOptions } from "./show.ts";
+export { showSvg } from "./show-svg.ts";
 export { applySwizzle, makeSwizzle, Swizzle } from "./swizzle.ts";
 export type { Nested } from "./tuple.ts";
 export { print } from "./tuple.ts";

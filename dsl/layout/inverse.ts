@@ -1,9 +1,10 @@
 /** Inverses: from offsets back to numbers of elements. */
 import { coalesce, flatModes, fromModes, merged, type Mode } from "./coalesce.ts";
 import { composition } from "./composition.ts";
+import { crd2idx } from "./coordinate.ts";
 import { LayoutError } from "./errors.ts";
 import { prefixProduct } from "./int-tuple.ts";
-import { ComposedLayout, cosize, domainOf, Layout, requireNumeric } from "./layout.ts";
+import { type AnyLayout, ComposedLayout, cosize, Layout, requireNumeric, size } from "./layout.ts";
 import { Swizzle } from "./swizzle.ts";
 import { leaves } from "./tuple.ts";
 
@@ -20,8 +21,8 @@ interface Numbered extends Mode<number> {
  * rightInverse(parse("Sw<1,0,2> o 0 o (4,4):(4,1)")) // Sw<1,0,-2> o 0 o (4,4):(4,1)
  * ```
  */
-export function rightInverse<L extends Layout | ComposedLayout>(layout: L): L;
-export function rightInverse(layout: Layout | ComposedLayout): Layout | ComposedLayout {
+export function rightInverse<L extends AnyLayout>(layout: L): L;
+export function rightInverse(layout: AnyLayout): Layout | ComposedLayout {
   if (layout instanceof ComposedLayout) return composedInverse(layout, rightInverse, "rightInverse");
   const found: Mode<number>[] = [];
   let next = 1;
@@ -34,7 +35,7 @@ export function rightInverse(layout: Layout | ComposedLayout): Layout | Composed
 }
 
 /**
- * The layout l with l(layout(i)) == i, for an injective layout. In general layout(l(layout(i))) == layout(i).
+ * The layout l with l(layout(i)) == i, for an injective layout. With strides of 0 besides, layout(l(layout(i))) == layout(i).
  * ```ts
  * leftInverse(parseLayout("(8,4):(4,1)")) // (4,8):(8,1)
  * leftInverse(parseLayout("(4,2):(1,16)")) // (16,2):(1,4)
@@ -42,8 +43,8 @@ export function rightInverse(layout: Layout | ComposedLayout): Layout | Composed
  * ```
  * @throws LayoutError when a stride isn't a multiple of the next smaller one
  */
-export function leftInverse<L extends Layout | ComposedLayout>(layout: L): L;
-export function leftInverse(layout: Layout | ComposedLayout): Layout | ComposedLayout {
+export function leftInverse<L extends AnyLayout>(layout: L): L;
+export function leftInverse(layout: AnyLayout): Layout | ComposedLayout {
   if (layout instanceof ComposedLayout) return composedInverse(layout, leftInverse, "leftInverse");
   const modes = byStride(requireNumeric(layout, "leftInverse"));
   const extents: number[] = [];
@@ -97,17 +98,30 @@ function byStride(layout: Layout): readonly Numbered[] {
 /** (A o n o B)^-1 = B^-1 o -n o A^-1; a swizzle is its own inverse. */
 function composedInverse(
   layout: ComposedLayout,
-  invert: (layout: Layout | ComposedLayout) => Layout | ComposedLayout,
-  operation: string,
+  invert: <L extends AnyLayout>(layout: L) => L,
+  operation: "leftInverse" | "rightInverse",
 ): Layout | ComposedLayout {
   const { layoutA, offset, layoutB } = layout;
   const inverseB = invert(layoutB);
   if (!(layoutA instanceof Swizzle)) return new ComposedLayout(inverseB, -offset, invert(layoutA));
-  if (offset === 0) return composition(inverseB, layoutA);
-  if (operation === "rightInverse") {
+  const right = operation === "rightInverse";
+  if (right && offset !== 0) {
     throw new LayoutError(`rightInverse of ${layout}: with the offset ${offset}, no element lies at 0`);
   }
-  const bits = Math.ceil(Math.log2(Math.max(2, offset + cosize(domainOf(layoutB)))));
-  const all = 2 ** Math.max(bits, layoutA.base + layoutA.bits + Math.abs(layoutA.shift));
-  return new ComposedLayout(inverseB, -offset, new ComposedLayout(layoutA, 0, new Layout(all, 1)));
+  const inverse = offset === 0 ? composition(inverseB, layoutA) : afterOffset(layout, layoutA, inverseB);
+  const undone = right
+    ? (i: number) => crd2idx(crd2idx(i, inverse), layout) === i
+    : (i: number) => crd2idx(crd2idx(crd2idx(i, layout), inverse), layout) === crd2idx(i, layout);
+  // The swizzle may move elements to where the layout has none.
+  for (let i = 0; i < Math.min(size(right ? inverse : layout), 2 ** 16); i++) {
+    if (!undone(i)) throw new LayoutError(`${operation} of ${layout}: ${inverse} is none, at ${i}`);
+  }
+  return inverse;
+}
+
+/** The swizzle, then minus the offset, then the inverse of what it applied to. */
+function afterOffset({ offset, layoutB }: ComposedLayout, swizzle: Swizzle, inverseB: Layout | ComposedLayout) {
+  const bits = Math.ceil(Math.log2(Math.max(2, offset + cosize(layoutB))));
+  const all = 2 ** Math.max(bits, swizzle.base + swizzle.bits + Math.abs(swizzle.shift));
+  return new ComposedLayout(inverseB, -offset, new ComposedLayout(swizzle, 0, new Layout(all, 1)));
 }

@@ -171,7 +171,13 @@ export function cosize(of: AnyLayout, ...path: readonly number[]): number {
   return product(coshape(of, ...path));
 }
 
-/** Whether two layouts are written the same. */
+/**
+ * Whether two layouts are written the same; as functions they can be equal even so.
+ * ```ts
+ * equal(parse("(4,8):(1,4)"), makeLayout([4, 8])) // true
+ * equal(parse("(4,8):(1,4)"), parse("32:1")) // false
+ * ```
+ */
 export function equal(a: AnyLayout | Swizzle, b: AnyLayout | Swizzle): boolean {
   return String(a) === String(b);
 }

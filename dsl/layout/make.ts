@@ -1,5 +1,5 @@
 /** Constructors of layouts. */
-import { makeBasisLike, type ScaledBasis, type StrideLeaf } from "./basis.ts";
+import { makeBasisLike, type StrideLeaf } from "./basis.ts";
 import { compactMajor, compactOrder, type Order } from "./compact.ts";
 import type { IntTuple } from "./int-tuple.ts";
 import { ComposedLayout, Layout } from "./layout.ts";
@@ -59,6 +59,6 @@ export function makeOrderedLayout(shape: IntTuple, order: Order): Layout {
  * makeIdentityLayout([4, 8]) // (4,8):(1@0,1@1)
  * ```
  */
-export function makeIdentityLayout(shape: IntTuple): Layout<ScaledBasis> {
+export function makeIdentityLayout(shape: IntTuple): Layout<StrideLeaf> {
   return new Layout(shape, makeBasisLike(shape));
 }

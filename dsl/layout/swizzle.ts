@@ -23,7 +23,7 @@ export class Swizzle {
     }
     this.bits = bits;
     this.base = base;
-    this.shift = shift;
+    this.shift = shift + 0; // not a negative zero
     Object.freeze(this);
   }
 

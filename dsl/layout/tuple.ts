@@ -70,7 +70,13 @@ export function sameProfile(a: Nested<unknown>, b: Nested<unknown>): boolean {
   return a.length === b.length && a.every((mode, i) => sameProfile(mode, b[i]));
 }
 
-/** As CuTe prints tuples: `((2,4),8)`. The underscore (null) is `_`. */
+/**
+ * As CuTe prints tuples.
+ * ```ts
+ * print([[2, 4], 8]) // ((2,4),8)
+ * print([_, 3]) // (_,3)
+ * ```
+ */
 export function print(tuple: Nested<unknown>): string {
   return isTuple(tuple) ? `(${tuple.map(print).join(",")})` : tuple === null ? "_" : String(tuple);
 }

@@ -58,7 +58,7 @@ export function scaleBy(scale: number, bias: number): readonly BoundScalar[] {
 }
 
 /** A launch of `slowModule`. */
-export function slowLaunch(backend: WgslBackend, rounds: number): BoundLaunch {
+export function slowLaunch({ kernel }: Executable, backend: WgslBackend, rounds: number): BoundLaunch {
   const y = new DeviceTensor(backend.allocate(4), u32, [1]);
-  return { grid: [1, 1, 1], tensors: [y], scalars: [{ name: "rounds", dtype: u32, value: rounds }] };
+  return { kernel, grid: [1, 1, 1], tensors: [y], scalars: [{ name: "rounds", dtype: u32, value: rounds }] };
 }

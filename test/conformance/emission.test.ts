@@ -101,7 +101,7 @@ describe("CUDA", () => {
   test("loads of frozen tensors, the trigger and the wait stay in the author's order", () => {
     const { source } = emitCuda(small.ir);
     const body = bodyOf(source, "\nsmall(");
-    const order = ["load_frozen_bf16x8_stream(", "pdl_launch_dependents();", "pdl_wait();", "(const bf16x8*)(x"];
+    const order = ["load_frozen_bf16x8_stream(", "pdl_launch_dependents();", "pdl_wait();", "(const bf16x8*)&x"];
     const places = order.map((text) => body.indexOf(text));
     expect(places).not.toContain(-1);
     expect(places).toEqual([...places].sort((a, b) => a - b));

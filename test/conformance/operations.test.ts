@@ -23,7 +23,7 @@ const functions: {
   readonly [D in Numeric]: { readonly unary: readonly UnaryFn[]; readonly binary: readonly BinaryFn[] };
 } = {
   f32: {
-    unary: ["neg", "abs", "floor", "ceil", "exp", "log", "sqrt", "rsqrt", "tanh"],
+    unary: ["neg", "abs", "floor", "ceil", "round", "exp", "log", "sqrt", "rsqrt", "tanh"],
     binary: [...arithmetic, ...comparisons],
   },
   i32: {

@@ -85,6 +85,10 @@ export function unary(fn: UnaryFn, dtype: Numeric, a: number): number {
       return (a >>> 0).toString(2).replaceAll("0", "").length;
     case "clz":
       return Math.clz32(a);
+    case "round": {
+      const down = Math.floor(a);
+      return a - down === 0.5 ? (down % 2 === 0 ? down : down + 1) || 0 * a : Math.round(a);
+    }
     case "rsqrt":
       return 1 / Math.sqrt(a);
     default:

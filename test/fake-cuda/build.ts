@@ -12,6 +12,8 @@ export interface FakeCuda {
   readonly device: (count: number, major: number, minor: number) => void;
   /** The next call of this function answers with this CUresult. */
   readonly fail: (cudaFunction: string, result: number) => void;
+  /** Another library of this thread makes its own context current. */
+  readonly steal: () => void;
   /** Calls since reset(), with details of launches. */
   readonly log: () => readonly string[];
   /** Kinds of things not given back; 0 when all were. */
@@ -44,6 +46,7 @@ export function buildFakeCuda(): FakeCuda {
     reset: cuda.func("void fake_reset()"),
     device: cuda.func("void fake_device(int count, int major, int minor)"),
     fail: cuda.func("void fake_fail(const char *name, int result)"),
+    steal: cuda.func("void fake_steal()"),
     log: () => lines(readLog()),
     leaks: cuda.func("int fake_leaks()"),
     nvrtcOptions: () => lines(readOptions()),

@@ -4,6 +4,7 @@ import type { CudaModule } from "../../backends/cuda/emit.ts";
 import type { CudaBackend } from "../../backends/cuda/runtime.ts";
 import { DeviceTensor } from "../../backends/tensor.ts";
 import { f32, u32 } from "../../dsl/dtype.ts";
+import type { Role } from "../../dsl/ir.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 
 /** Instead of the real emitCuda: what fakeKernel() left in the IR. Use it as `vi.mock("../backends/cuda/emit.ts", ...)`. */
@@ -12,7 +13,7 @@ export function fakeEmitter() {
 }
 
 export interface FakeKernelOptions {
-  readonly tensors?: number;
+  readonly tensors?: readonly Role[];
   readonly scalars?: number;
   readonly staticShared?: number;
   readonly dynamicShared?: number;
@@ -22,16 +23,23 @@ export interface FakeKernelOptions {
 }
 
 export function fakeKernel(name: string, options: FakeKernelOptions = {}): Kernel {
-  const { tensors = 0, scalars = 0, staticShared = 0, maxThreads = 1024, more = "" } = options;
-  const source = `//kernel ${name} ${tensors} ${scalars} ${staticShared} ${maxThreads}\n${more}`;
+  const { tensors = [], scalars = 0, staticShared = 0, maxThreads = 1024, more = "" } = options;
+  const source = `//kernel ${name} ${tensors.length} ${scalars} ${staticShared} ${maxThreads}\n${more}`;
   const module: CudaModule = { source, entry: name, dynamicSharedBytes: options.dynamicShared ?? 0 };
   const at = { file: `kernels/${name}.ts`, line: 7, column: 3 };
-  return { name, at, ir: { module, block: options.block ?? 64 } } as unknown as Kernel;
+  return {
+    name,
+    at,
+    ir: { module, block: options.block ?? 64, tensors: tensors.map((role) => ({ role })) },
+  } as unknown as Kernel;
 }
 
-export const axpy = fakeKernel("axpy", { tensors: 2, scalars: 2 });
+export const axpy = fakeKernel("axpy", { tensors: ["input", "inout"], scalars: 2 });
 export const trap = fakeKernel("trap");
-export const nothing: BoundLaunch = { grid: [1, 1, 1], tensors: [], scalars: [] };
+/** A launch of one block. */
+export function one(kernel: Kernel, ...tensors: readonly DeviceTensor[]): BoundLaunch {
+  return { kernel, grid: [1, 1, 1], tensors, scalars: [] };
+}
 
 export const scalar = (name: string, dtype: BoundScalar["dtype"], value: number): BoundScalar => ({
   name,
@@ -49,5 +57,5 @@ export function vector(cuda: CudaBackend, values: readonly number[]): DeviceTens
 
 export function axpyLaunch(x: DeviceTensor, y: DeviceTensor, a: number): BoundLaunch {
   const n = x.shape[0] ?? 0;
-  return { grid: [2, 1, 1], tensors: [x, y], scalars: [scalar("a", f32, a), scalar("n", u32, n)] };
+  return { kernel: axpy, grid: [2, 1, 1], tensors: [x, y], scalars: [scalar("a", f32, a), scalar("n", u32, n)] };
 }

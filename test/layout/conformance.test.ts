@@ -52,8 +52,6 @@ function value(json: Json): AnyLayout | Tiler {
   return parse(`${text(shape)}:${text(stride)}`);
 }
 
-type Operation = (a: AnyLayout, b?: AnyLayout | Tiler) => AnyLayout | IntTuple;
-
 /** `upcast<8>` is upcast(a, 8); `logical_divide` is logicalDivide(a, b). */
 function run({ op, a = null, b, max, args }: Case): AnyLayout | IntTuple {
   const [name = "", factor] = op.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()).split(/[<>]/);
@@ -64,10 +62,14 @@ function run({ op, a = null, b, max, args }: Case): AnyLayout | IntTuple {
   const operands = args ? args.map(value) : [a, b, max].filter((x) => x !== undefined).map(value);
   return f(...operands, ...(factor === undefined ? [] : [Number(factor)]));
 }
-export type { Operation };
-
 const isLayout = (x: AnyLayout | IntTuple | Tiler): x is AnyLayout =>
   typeof x === "object" && x !== null && "toString" in x && !Array.isArray(x);
+
+/**
+ * Recorded with a run-time stride of 4, which CuTe's right inverse drops, though marked static: ours is 8:1, as CuTe's of the
+ * same layout with static strides. They agree as functions.
+ */
+const fromRunTimeStrides = new Set(["right_inverse (4,2):(1,4)"]);
 
 function check(example: Case): void {
   const actual = run(example);
@@ -76,12 +78,15 @@ function check(example: Case): void {
     expect(print(actual as IntTuple)).toBe(print(expected));
     return;
   }
-  for (let i = 0; i < size(expected); i++) {
-    expect(crd2idx(i, actual), `${actual} at ${i}, expected ${expected}`).toEqual(crd2idx(i, expected));
+  // Every index of up to 2^14, and a sample of prime distance of more.
+  const distance = size(expected) <= 2 ** 14 ? 1 : 4099;
+  for (let i = 0; i < size(expected); i += distance) {
+    const [ours, theirs] = [actual, expected].map((layout) => print(crd2idx(i, layout)));
+    if (ours !== theirs) throw new Error(`${actual} at ${i} is ${ours}; ${expected} is ${theirs}`);
   }
+  if (fromRunTimeStrides.has(title(example))) return;
   if (example.static) expect(String(actual)).toBe(String(expected));
-  // A right inverse of run-time strides is shorter than ours.
-  if (!example.op.startsWith("right_inverse")) expect(size(actual)).toBe(size(expected));
+  expect(size(actual)).toBe(size(expected));
 }
 
 const title = ({ op, a, b, max }: Case): string =>

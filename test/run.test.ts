@@ -1,0 +1,142 @@
+/** Running kernels on host data: what `run`, `prepare`, `bind` and `HostTensor` accept, and what they say otherwise. */
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Backend } from "../backends/backend.ts";
+import { bind } from "../backends/bind.ts";
+import { emitCuda } from "../backends/cuda/index.ts";
+import { run } from "../backends/run.ts";
+import { DeviceTensor, deviceTensor } from "../backends/tensor.ts";
+import { emitWgsl, openWgsl } from "../backends/wgsl/index.ts";
+import {
+  ArgumentError,
+  f32,
+  frozen,
+  HostTensor,
+  i32,
+  inout,
+  input,
+  kernel,
+  output,
+  ShapeError,
+  size,
+  UnsupportedError,
+} from "../dsl/index.ts";
+
+let backend: Backend;
+beforeAll(async () => {
+  backend = await openWgsl();
+});
+afterAll(() => backend.dispose());
+
+const double = kernel(
+  { name: "double_it", grid: 1, block: 32, params: { x: input(f32, [32]), y: output(f32, [32]) } },
+  (t) => {
+    const { x, y } = t.pdl.wait();
+    y.store([t.lane], x.load([t.lane]).mul(2));
+  },
+);
+const counting = HostTensor.from(
+  f32,
+  [32],
+  Array.from({ length: 32 }, (_, i) => i),
+);
+
+test("an output whose shape is known needs no argument", async () => {
+  const { y } = await run(backend, double, { x: counting });
+  expect([...y.values()]).toEqual(Array.from({ length: 32 }, (_, i) => 2 * i));
+});
+
+test("an output with a run-time shape does, and the message says how", async () => {
+  const N = size("N");
+  const copy = kernel(
+    { name: "copy", grid: 1, block: 32, params: { x: input(f32, [N]), y: output(f32, [N]) } },
+    (t) => {
+      const { x, y } = t.pdl.wait();
+      t.when(t.lane.lt(N), () => y.store([t.lane], x.load([t.lane])));
+    },
+  );
+  await expect(run(backend, copy, { x: counting })).rejects.toThrow(
+    /copy: y is missing\n.*HostTensor\.from\(f32, \[N\], values\)/,
+  );
+});
+
+test("what is no host tensor is refused with what to write", async () => {
+  const wrong = { x: new Float32Array(32) } as never;
+  await expect(run(backend, double, wrong)).rejects.toThrow(
+    /double_it: x must be a HostTensor\n.*HostTensor\.from\(f32, \[32\], values\)/,
+  );
+});
+
+test("memory that a kernel writes belongs to one parameter", () => {
+  const tensor = deviceTensor(backend, f32, [32]);
+  expect(() => bind(double, { x: tensor, y: tensor }, backend)).toThrow(ArgumentError);
+  expect(() => bind(double, { x: tensor, y: tensor }, backend)).toThrow(
+    /x and y share memory that the kernel writes\n.*\n.*inout/,
+  );
+  const wide = backend.allocate(1024);
+  const [low, high] = [new DeviceTensor(wide, f32, [32], 0), new DeviceTensor(wide, f32, [32], 512)];
+  expect(() => bind(double, { x: low, y: high }, backend)).not.toThrow();
+});
+
+test("arguments of one kernel don't launch another", async () => {
+  const other = await backend.compile(
+    kernel(
+      { name: "other", grid: 1, block: 32, params: { x: input(f32, [4096]), y: output(f32, [4096]) } },
+      (t) => void t.pdl.wait(),
+    ),
+  );
+  const args = bind(double, { x: deviceTensor(backend, f32, [32]), y: deviceTensor(backend, f32, [32]) }, backend);
+  expect(() => backend.launch(other, args)).toThrow(/bound for double_it, the executable is of other/);
+});
+
+test("a kernel is compiled once per backend", async () => {
+  expect(await backend.compile(double)).toBe(await backend.compile(double));
+});
+
+test("a grid beyond what WGSL dispatches is refused before it runs", () => {
+  const wide = kernel(
+    { name: "wide", grid: [70_000, 65_535], block: 32, params: { y: inout(f32, [1]) } },
+    (t) => void t.pdl.wait(),
+  );
+  expect(() => emitWgsl(wide.ir).workgroupCount([70_000, 65_535, 1])).toThrow(UnsupportedError);
+  expect(emitWgsl(wide.ir).workgroupCount([70_000, 2, 1])).toEqual([65_535, 3, 1]);
+});
+
+test("shapes and values of host tensors", () => {
+  expect(() => HostTensor.filled(f32, [2.5], 0)).toThrow(ShapeError);
+  expect(() => HostTensor.filled(f32, [-1, -4], 0)).toThrow(/whole numbers, not \[-1,-4\]/);
+  expect(() => HostTensor.from(f32, [4], [1, 2, 3])).toThrow(
+    /f32\[4\] has 4 elements, but 3 were given\n {2}at test\/run\.test\.ts/,
+  );
+  expect(() =>
+    HostTensor.from(f32, [2, 2], [
+      [1, 2],
+      [3, 4],
+    ] as never),
+  ).toThrow(/one flat list/);
+});
+
+test("an array's initial value is loaded once", () => {
+  const { ir } = kernel(
+    { name: "init", grid: 1, block: 32, params: { w: frozen(i32, [32]), y: output(i32, [32]) } },
+    (t, { w }) => {
+      const copies = t.array(i32, 4, { init: w.load([t.lane]) });
+      const { y } = t.pdl.wait();
+      y.store([t.lane], copies.get(t.lane.rem(4)));
+    },
+  );
+  const body = emitCuda(ir, { lineDirectives: false }).source.split("\n");
+  expect(body.filter((line) => line.includes("load_frozen_i32(&")).every((line) => !line.includes("for ("))).toBe(true);
+});
+
+test("generated code has the author's names, one for each variable of a line", () => {
+  const { ir } = kernel({ name: "names", grid: 4, block: 32, params: { y: inout(i32, [4, 32]) } }, (t) => {
+    const { y } = t.pdl.wait();
+    const row = t.block.x.mul(1).add(0), column = t.lane.xor(1); // prettier-ignore
+    const total = y.load([row, column]);
+    const twice = total.add(total);
+    y.store([row, column], twice.add(column));
+  });
+  const { source } = emitCuda(ir, { lineDirectives: false });
+  expect(source).toContain("const int column = lane ^ 1;");
+  expect(source).toContain("const int total = y[block_x * 32 + column];");
+});
