@@ -107,6 +107,28 @@ export type BinaryFn =
   | "shr" // arithmetic on i32, logical on u32
   | CompareFn;
 
+/** How binary functions are written, in C, WGSL and our own printed IR alike; min and max are calls. */
+export const infixSymbols: { readonly [F in Exclude<BinaryFn, "min" | "max">]: string } & {
+  readonly [fn in "min" | "max"]?: never;
+} = {
+  add: "+",
+  sub: "-",
+  mul: "*",
+  div: "/",
+  rem: "%",
+  and: "&",
+  or: "|",
+  xor: "^",
+  shl: "<<",
+  shr: ">>",
+  eq: "==",
+  ne: "!=",
+  lt: "<",
+  le: "<=",
+  gt: ">",
+  ge: ">=",
+};
+
 export type ReduceFn = "add" | "min" | "max" | "and" | "or";
 export type ShuffleMode = "xor" | "up" | "down" | "index";
 export type AtomicFn = "add" | "min" | "max" | "and" | "or" | "xor" | "exchange" | "compareExchange";

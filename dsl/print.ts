@@ -3,9 +3,9 @@
  * a second `k` as `k.2`; values without a name by their id, `%7`.
  */
 import {
-  type BinaryFn,
   type Block,
   formatType,
+  infixSymbols,
   isLeaf,
   type KernelIR,
   type Memory,
@@ -27,25 +27,6 @@ export interface PrintOptions {
 export function printKernel(ir: KernelIR, { lines = false }: PrintOptions = {}): string {
   return new Printer(ir, lines).print();
 }
-
-const infix: { readonly [F in BinaryFn]?: string } = {
-  add: "+",
-  sub: "-",
-  mul: "*",
-  div: "/",
-  rem: "%",
-  and: "&",
-  or: "|",
-  xor: "^",
-  shl: "<<",
-  shr: ">>",
-  eq: "==",
-  ne: "!=",
-  lt: "<",
-  le: "<=",
-  gt: ">",
-  ge: ">=",
-};
 
 class Printer {
   private readonly ir: KernelIR;
@@ -158,7 +139,7 @@ class Printer {
       case "unary":
         return call(op.fn, op.a);
       case "binary": {
-        const symbol = infix[op.fn];
+        const symbol = infixSymbols[op.fn];
         return symbol ? `${this.value(op.a)} ${symbol} ${this.value(op.b)}` : call(op.fn, op.a, op.b);
       }
       case "fma":

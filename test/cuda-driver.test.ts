@@ -2,14 +2,22 @@
  * The CUDA backend against a stand-in for libcuda (fake-cuda/libcuda.c): every call crosses the real FFI, no GPU is needed.
  * What generated code does is tested elsewhere; here its source only declares kernels to the stand-in.
  */
+import { setImmediate } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
-import { cudaAvailable, openCuda, whyNoCuda } from "../backends/cuda/runtime.ts";
+import { type CudaOptions, cudaAvailable, openCuda, whyNoCuda } from "../backends/cuda/runtime.ts";
+import type { DeviceTensor } from "../backends/tensor.ts";
 import { f32, i32, u32 } from "../dsl/dtype.ts";
 import { ArgumentError, DisposedError, UnsupportedError } from "../dsl/errors.ts";
+import type { Kernel } from "../dsl/kernel.ts";
 import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
 import { axpy, axpyLaunch, bytesOf, fakeKernel, floatsOf, one, scalar, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
+
+setFlagsFromString("--expose-gc");
+const collectGarbage: () => void = runInNewContext("gc");
 
 if (!cCompiler) console.warn("cuda-driver.test.ts: SKIPPED, there is no C compiler to build the stand-in for libcuda");
 
@@ -64,6 +72,139 @@ describe.skipIf(!cCompiler)("CUDA backend on a stand-in driver", () => {
     expect(fake.log()).toContain("launch axpy grid 2 1 1 block 64 1 1 shared 0 attributes 0");
   });
 
+  describe("a frozen tensor that an earlier launch wrote", () => {
+    const make = fakeKernel("make", { tensors: ["output"] });
+    const update = fakeKernel("update", { tensors: ["inout"] });
+    const use = fakeKernel("use", { tensors: ["frozen", "output"] });
+    const take = fakeKernel("take", { tensors: ["input", "output"] });
+
+    /** Three tensors, a way to launch, and the launches so far with their number of attributes. */
+    async function bench(options: CudaOptions = {}) {
+      const cuda = await openCuda(options);
+      const [w, x, y] = [vector(cuda, [1]), vector(cuda, [1]), vector(cuda, [1])];
+      for (const kernel of [make, update, use, take]) await cuda.compile(kernel);
+      const launch = async (kernel: Kernel, ...tensors: readonly DeviceTensor[]) =>
+        cuda.launch(await cuda.compile(kernel), one(kernel, ...tensors));
+      const launches = () =>
+        fake.log().flatMap(
+          (line) =>
+            line
+              .match(/^launch (\w+) .* attributes (\d)/)
+              ?.slice(1)
+              .join(" ") ?? [],
+        );
+      return { cuda, w, x, y, launch, launches, [Symbol.asyncDispose]: () => cuda.dispose() };
+    }
+
+    it("makes the launch wait for all before it", async () => {
+      await using b = await bench();
+      await b.launch(make, b.w);
+      await b.launch(use, b.w, b.x);
+      await b.launch(update, b.y);
+      await b.launch(use, b.y, b.x);
+      expect(b.launches()).toEqual(["make 1", "use 0", "update 1", "use 0"]);
+    });
+
+    it("also when other launches lie between", async () => {
+      await using b = await bench();
+      await b.launch(make, b.w);
+      for (let i = 0; i < 20; i++) await b.launch(take, b.x, b.y);
+      await b.launch(use, b.w, b.x);
+      expect(b.launches().slice(-2)).toEqual(["take 1", "use 0"]);
+    });
+
+    it("is written no more after that; but what the waiting launch writes is", async () => {
+      await using b = await bench();
+      await b.launch(make, b.w);
+      await b.launch(use, b.w, b.x);
+      await b.launch(use, b.w, b.y);
+      await b.launch(use, b.x, b.y);
+      expect(b.launches()).toEqual(["make 1", "use 0", "use 1", "use 0"]);
+    });
+
+    it("doesn't matter for inputs, memory that nothing wrote, and launches that write it later", async () => {
+      await using b = await bench();
+      await b.launch(use, b.w, b.x);
+      await b.launch(take, b.x, b.y);
+      await b.launch(use, b.w, b.x);
+      await b.launch(make, b.w);
+      expect(b.launches()).toEqual(["use 1", "take 1", "use 1", "make 1"]);
+    });
+
+    it("is written no more after anything that waits for everything", async () => {
+      await using b = await bench();
+      const other = vector(b.cuda, [1]);
+      for (const wait of [
+        () => b.cuda.synchronize(),
+        () => b.cuda.write(b.x.storage, 0, bytesOf([1])),
+        () => b.cuda.read(b.x.storage, 0, 4),
+        () => other.free(),
+      ]) {
+        await b.launch(make, b.w);
+        await wait();
+        await b.launch(use, b.w, b.x);
+        expect(b.launches().slice(-2)).toEqual(["make 1", "use 1"]);
+      }
+    });
+
+    it("is still written when what was waited for came before", async () => {
+      await using b = await bench();
+      await b.launch(make, b.x);
+      const before = b.cuda.synchronize();
+      await b.launch(make, b.w);
+      await before;
+      await b.launch(use, b.w, b.y);
+      expect(b.launches().slice(-2)).toEqual(["make 1", "use 0"]);
+    });
+
+    it("is still written when CUDA refused the launch that would have waited", async () => {
+      await using b = await bench();
+      await b.launch(make, b.w);
+      fake.fail("cuLaunchKernelEx", 701);
+      await expect(b.launch(use, b.w, b.x)).rejects.toThrow("made up");
+      await b.launch(use, b.w, b.x);
+      expect(b.launches()).toEqual(["make 1", "use 0"]);
+    });
+
+    it("never is in debug mode, which waits for each launch", async () => {
+      await using b = await bench({ debug: true });
+      await b.launch(make, b.w);
+      await b.launch(use, b.w, b.x);
+      expect(b.launches()).toEqual(["make 1", "use 1"]);
+    });
+  });
+
+  it("reads what was there when it was asked to, without blocking the event loop", async () => {
+    await using cuda = await openCuda();
+    const executable = await cuda.compile(axpy);
+    const [x, y] = [vector(cuda, [1]), vector(cuda, [0])];
+    const add = () => cuda.launch(executable, axpyLaunch(x, y, 1));
+    for (let i = 0; i < 20; i++) add();
+    const synchronized = () => fake.log().filter((line) => line === "cuStreamSynchronize").length;
+    const before = synchronized();
+    const first = cuda.read(y.storage, 0, 4);
+    const twin = cuda.read(y.storage, 0, 4);
+    expect(synchronized()).toBe(before);
+    add(); // waits for the two reads
+    const second = cuda.read(y.storage, 0, 4);
+    cuda.write(y.storage, 0, bytesOf([7]));
+    const third = cuda.read(y.storage, 0, 4);
+    expect((await Promise.all([first, twin, second, third])).flatMap(floatsOf)).toEqual([20, 20, 21, 7]);
+  });
+
+  it("works while other libraries change the thread's current context", async () => {
+    await using cuda = await openCuda();
+    const executable = await cuda.compile(axpy);
+    const [x, y] = [vector(cuda, [1]), vector(cuda, [1])];
+    fake.steal();
+    cuda.launch(executable, axpyLaunch(x, y, 1));
+    fake.steal();
+    const reading = cuda.read(y.storage, 0, 4);
+    fake.steal();
+    expect(floatsOf(await reading)).toEqual([2]);
+    fake.steal();
+  });
+
   it("keeps packets in place while the garbage collector works", async () => {
     await using cuda = await openCuda();
     const executable = await cuda.compile(axpy);
@@ -108,6 +249,24 @@ describe.skipIf(!cCompiler)("CUDA backend on a stand-in driver", () => {
     ]);
   });
 
+  it("lets dropped kernels be collected, and unloads their code in the end", async () => {
+    const cuda = await openCuda();
+    const compileAndDrop = async () => {
+      const kernel = fakeKernel("dropped");
+      cuda.launch(await cuda.compile(kernel), one(kernel));
+      await cuda.synchronize();
+      return new WeakRef(kernel);
+    };
+    const dropped = await compileAndDrop();
+    for (let i = 0; i < 20 && dropped.deref(); i++) {
+      await setImmediate();
+      collectGarbage();
+    }
+    expect(dropped.deref()).toBeUndefined();
+    await cuda.dispose();
+    expect(fake.leaks()).toBe(0);
+  });
+
   it("reserves shared memory above 48 KiB, and refuses what doesn't fit", async () => {
     await using cuda = await openCuda();
     const large = await cuda.compile(fakeKernel("large", { dynamicShared: 200_000, staticShared: 1000 }));
@@ -135,13 +294,14 @@ describe.skipIf(!cCompiler)("CUDA backend on a stand-in driver", () => {
     const executable = await cuda.compile(fakeKernel("idle"));
     for (let i = 0; i < 20; i++) cuda.launch(executable, one(executable.kernel));
     let turns = 0;
-    let timer = setImmediate(function again() {
-      turns++;
-      timer = setImmediate(again);
-    });
+    let waiting = true;
+    const counting = (async () => {
+      for (; waiting; turns++) await setImmediate();
+    })();
     await cuda.synchronize();
-    clearImmediate(timer);
-    expect(turns).toBeGreaterThan(0);
+    waiting = false;
+    await counting;
+    expect(turns).toBeGreaterThan(1);
   });
 
   it("frees only after the launches that may use the memory", async () => {

@@ -58,6 +58,35 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     expect(() => cuda.write(y.storage, 0, detached)).toThrow("detached");
   });
 
+  it("refuses the arguments of another kernel before it asks CUDA anything", async () => {
+    await using cuda = await openCuda();
+    const idle = fakeKernel("idle");
+    const executable = await cuda.compile(idle);
+    const calls = fake.log().length;
+    const message =
+      "The arguments were bound for kernel trap, the executable is of kernel idle\n" +
+      "  trap was made at kernels/trap.ts:7:3\n  idle was made at kernels/idle.ts:7:3";
+    expect(() => cuda.launch(executable, one(trap))).toThrow(message);
+    await expect(cuda.timeUs(executable, one(trap), 3)).rejects.toThrow(message);
+    expect(() => cuda.launch(executable, one(fakeKernel("idle")))).toThrow(ArgumentError);
+    expect(fake.log()).toHaveLength(calls);
+  });
+
+  it("ends a read whose memory or backend goes away meanwhile", async () => {
+    const cuda = await openCuda();
+    const [x, y] = [vector(cuda, [1]), vector(cuda, [1])];
+    const executable = await cuda.compile(axpy);
+    cuda.launch(executable, axpyLaunch(x, y, 1));
+    const ofFreed = expect(cuda.read(y.storage, 0, 4)).rejects.toThrow("Device memory was used after it was freed");
+    cuda.launch(executable, axpyLaunch(x, y, 1)); // even though this lets the read copy at once
+    y.free();
+    await ofFreed;
+    cuda.launch(executable, axpyLaunch(vector(cuda, [1]), x, 1));
+    const ofDisposed = expect(cuda.read(x.storage, 0, 4)).rejects.toThrow(DisposedError);
+    await Promise.all([cuda.dispose(), ofDisposed]);
+    expect(fake.leaks()).toBe(0);
+  });
+
   it("says which kernel destroyed the context, to this call and every later one, until it is reopened", async () => {
     const cuda = await openCuda();
     const storage = cuda.allocate(4);

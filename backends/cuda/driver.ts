@@ -95,8 +95,6 @@ export interface CudaDriver {
   readonly version: string;
   /** Where it was found. */
   readonly path: string;
-  /** The context that this thread last made current through us. */
-  current: ContextHandle | undefined;
 }
 
 const drivers = new Map<string, CudaDriver>();
@@ -123,7 +121,6 @@ export function openDriver(): CudaDriver {
     api,
     version: `${Math.floor(version / 1000)}.${Math.floor((version % 1000) / 10)}`,
     path: library.path,
-    current: undefined,
   };
   drivers.set(library.path, driver);
   return driver;

@@ -1,6 +1,6 @@
 /** How each scalar operation of the IR reads in CUDA C. */
 import type { DType } from "../../dsl/dtype.ts";
-import type { BinaryFn, UnaryFn } from "../../dsl/ir.ts";
+import { type BinaryFn, infixSymbols, type UnaryFn } from "../../dsl/ir.ts";
 import { encode } from "../../dsl/numerics.ts";
 import { atom, call, infix, shortestF32, term, type Text } from "../lowering/text.ts";
 import type { Prelude } from "./prelude.ts";
@@ -14,25 +14,6 @@ export interface Proof {
 }
 
 export const noProof: Proof = { mayWrap: true, safeRight: false };
-
-const symbols: { readonly [F in BinaryFn]?: string } = {
-  add: "+",
-  sub: "-",
-  mul: "*",
-  div: "/",
-  rem: "%",
-  and: "&",
-  or: "|",
-  xor: "^",
-  shl: "<<",
-  shr: ">>",
-  eq: "==",
-  ne: "!=",
-  lt: "<",
-  le: "<=",
-  gt: ">",
-  ge: ">=",
-};
 
 export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text, proof: Proof, prelude: Prelude): Text {
   const integer = dtype.name === "i32" || dtype.name === "u32";
@@ -73,7 +54,7 @@ export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text, proof: Proo
     case "ge":
       break;
   }
-  return infix(symbols[fn] ?? fn, a, b);
+  return infix(infixSymbols[fn], a, b);
 }
 
 export function unary(fn: UnaryFn, dtype: DType, a: Text, prelude: Prelude): Text {

@@ -1,6 +1,6 @@
 /** How each scalar operation of the IR reads in WGSL. Narrow floats are bit patterns in u32, i8 is i32, u8 is u32. */
 import type { DType } from "../../dsl/dtype.ts";
-import type { BinaryFn, UnaryFn } from "../../dsl/ir.ts";
+import { type BinaryFn, infixSymbols, type UnaryFn } from "../../dsl/ir.ts";
 import { encode } from "../../dsl/numerics.ts";
 import { atom, call, infix, shortestF32, term, type Text } from "../lowering/text.ts";
 import type { Prelude } from "./prelude.ts";
@@ -10,22 +10,6 @@ export function scalarType(dtype: DType): string {
   if (dtype.name === "f32" || dtype.name === "bool") return dtype.name;
   return dtype.kind === "signed" ? "i32" : "u32";
 }
-
-const symbols: { readonly [F in BinaryFn]?: string } = {
-  add: "+",
-  sub: "-",
-  mul: "*",
-  div: "/",
-  rem: "%",
-  and: "&",
-  or: "|",
-  xor: "^",
-  eq: "==",
-  lt: "<",
-  le: "<=",
-  gt: ">",
-  ge: ">=",
-};
 
 export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text): Text {
   const isBool = dtype.name === "bool";
@@ -59,7 +43,7 @@ export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text): Text {
     case "le":
     case "gt":
     case "ge":
-      return infix(symbols[fn] ?? fn, a, b);
+      return infix(infixSymbols[fn], a, b);
   }
 }
 

@@ -3,14 +3,15 @@
  * the choice between 32-bit and 64-bit offsets all rest on these.
  */
 import { i32, u32 } from "../dtype.ts";
+import { computeInteger } from "../fold.ts";
 import { type IdName, type KernelIR, type Type, type Value, walk } from "../ir.ts";
-import { type Dim, gcd, maxOf } from "../size.ts";
+import { type Dim, evaluate, gcd, maxOf } from "../size.ts";
+import { cornersOf, type Divisible, divisor, lowestBit, monotone, wrapping } from "./ranges.ts";
 
-export interface Facts {
-  readonly min: number;
-  readonly max: number;
-  /** 0 for the constant 0, which is a multiple of everything. */
-  readonly multipleOf: number;
+/** The values of the named sizes at one launch. */
+export type SizeValues = ReadonlyMap<string, number>;
+
+export interface Facts extends Divisible {
   /**
    * The independent leaves (lane, warp, block axes, loop variables) whose extremes together make `min` and `max`:
    * both are certain to occur. undefined where that is not known.
@@ -21,13 +22,16 @@ export interface Facts {
 const nothing: ReadonlySet<Value | IdName> = new Set();
 
 export class FactsAnalysis {
+  /** With them, the facts are those of launches with these sizes; otherwise of every launch. */
+  readonly sizes: SizeValues | undefined;
   private readonly ir: KernelIR;
   private readonly known = new Map<Value, Facts>();
   /** Bounds of loop variables, from their `for`. */
   private readonly inductions = new Map<Value, Facts>();
 
-  constructor(ir: KernelIR) {
+  constructor(ir: KernelIR, sizes?: SizeValues) {
     this.ir = ir;
+    this.sizes = sizes;
     walk(ir.body, (stmt) => {
       if (stmt.kind === "for") this.enterLoop(stmt.induction, stmt.from, stmt.to, stmt.step);
     });
@@ -40,6 +44,11 @@ export class FactsAnalysis {
       this.known.set(value, facts);
     }
     return facts;
+  }
+
+  /** What a dimension is where the sizes are known; otherwise the dimension. */
+  extent(dim: Dim): Dim {
+    return this.sizes ? evaluate(dim, this.sizes) : dim;
   }
 
   /** Whether 32-bit integer arithmetic may overflow here, so that the result wraps. */
@@ -96,7 +105,7 @@ export class FactsAnalysis {
   private enterLoop(induction: Value, from: Value, to: Value, step: number): void {
     const [first, end] = [this.of(from), this.of(to)];
     const multiple = gcd(step, first.multipleOf);
-    const exact = from.op.kind === "const" && to.op.kind === "const";
+    const exact = isExact(first) && isExact(end);
     const last = exact ? first.min + (Math.ceil((end.min - first.min) / step) - 1) * step : end.max - 1;
     const attained = exact && last >= first.min ? new Set([induction]) : undefined;
     const max = Math.max(last, first.min);
@@ -109,6 +118,7 @@ export class FactsAnalysis {
       case "const":
         return exactly(op.value);
       case "size":
+        if (this.sizes) return exactly(evaluate(op.size, this.sizes));
         return { min: op.size.min, max: op.size.max, multipleOf: op.size.multipleOf, attainedBy: undefined };
       case "id":
         return this.id(op.id);
@@ -117,6 +127,8 @@ export class FactsAnalysis {
       case "binary":
         return type.dtype === i32 || type.dtype === u32 ? this.binary(value) : top(type);
       case "select": {
+        const decided = this.decides(op.condition);
+        if (decided !== undefined) return this.of(decided ? op.yes : op.no);
         const [a, b] = [this.of(op.yes), this.of(op.no)];
         const range = { min: Math.min(a.min, b.min), max: Math.max(a.max, b.max) };
         return { ...range, multipleOf: gcd(a.multipleOf, b.multipleOf), attainedBy: undefined };
@@ -136,12 +148,11 @@ export class FactsAnalysis {
 
   private id(id: IdName): Facts {
     const { grid, block } = this.ir;
-    const span = (count: Dim, leaves: readonly IdName[]): Facts => ({
-      min: 0,
-      max: Math.max(0, maxOf(count) - 1),
-      multipleOf: 1,
-      attainedBy: typeof count === "number" ? new Set(leaves) : undefined,
-    });
+    const span = (dim: Dim, leaves: readonly IdName[]): Facts => {
+      const count = this.extent(dim);
+      const attainedBy = typeof count === "number" ? new Set(leaves) : undefined;
+      return { min: 0, max: Math.max(0, maxOf(count) - 1), multipleOf: 1, attainedBy };
+    };
     switch (id) {
       case "block.x":
         return span(grid[0], [id]);
@@ -162,89 +173,16 @@ export class FactsAnalysis {
     const { op, type } = value;
     if (op.kind !== "binary") return top(type);
     const [a, b] = [this.of(op.a), this.of(op.b)];
-    const multipleOf = multiple(op.fn, a, b, op.b);
+    if (isExact(a) && isExact(b)) return exactly(Number(computeInteger(op.fn, a.min, b.min, type.dtype === i32)));
+    const multipleOf = divisor(op.fn, a, b);
+    // The result may wrap: only powers of two still divide it.
+    const wrapped = Math.max(1, lowestBit(multipleOf));
     const corners = cornersOf(op.fn, a, b);
     const limits = top(type);
-    if (!corners) return { ...limits, multipleOf: op.fn === "and" ? multipleOf : 1 };
+    if (!corners) return { ...limits, multipleOf: wrapping.has(op.fn) ? wrapped : multipleOf };
     const [min, max] = [Math.min(...corners), Math.max(...corners)];
-    // The result may wrap: nothing is known but divisors that are powers of two.
-    if (min < limits.min || max > limits.max) return { ...limits, multipleOf: Math.max(1, lowestBit(multipleOf)) };
+    if (min < limits.min || max > limits.max) return { ...limits, multipleOf: wrapped };
     return { min, max, multipleOf, attainedBy: monotone.has(op.fn) ? independent(a, b) : undefined };
-  }
-}
-
-/** Their exact result may need more than 32 bits: -2^31 / -1 does. */
-const wrapping: ReadonlySet<string> = new Set(["add", "sub", "mul", "div", "shl"]);
-
-/** Rising or falling in each operand, so that corner values of the operands give corner values of the result. */
-const monotone: ReadonlySet<string> = new Set(["add", "sub", "mul", "div", "min", "max", "shl", "shr"]);
-
-/** Values among which the extremes lie, or undefined. */
-function cornersOf(fn: string, a: Facts, b: Facts): readonly number[] | undefined {
-  const pairs = [
-    [a.min, b.min],
-    [a.min, b.max],
-    [a.max, b.min],
-    [a.max, b.max],
-  ] as const;
-  switch (fn) {
-    case "add":
-      return pairs.map(([x, y]) => x + y);
-    case "sub":
-      return pairs.map(([x, y]) => x - y);
-    case "mul":
-      return pairs.map(([x, y]) => x * y);
-    case "min":
-      return [Math.min(a.min, b.min), Math.min(a.max, b.max)];
-    case "max":
-      return [Math.max(a.min, b.min), Math.max(a.max, b.max)];
-    case "div":
-      return b.min >= 1 ? pairs.map(([x, y]) => Math.trunc(x / y)) : undefined;
-    case "rem":
-      return b.min >= 1 && a.min >= 0 ? [0, Math.min(a.max, b.max - 1)] : undefined;
-    case "and": {
-      // Clears bits of whichever is not negative.
-      const bounds = [a, b].filter(({ min }) => min >= 0).map(({ max }) => max);
-      return bounds.length > 0 ? [0, Math.min(...bounds)] : undefined;
-    }
-    case "shl":
-      return b.min >= 0 && b.max <= 31 ? pairs.map(([x, y]) => x * 2 ** y) : undefined;
-    case "shr":
-      return b.min >= 0 && b.max <= 31 ? pairs.map(([x, y]) => Math.floor(x / 2 ** y)) : undefined;
-    case "or":
-    case "xor":
-      return a.min >= 0 && b.min >= 0 ? [0, 2 ** Math.ceil(Math.log2(Math.max(a.max, b.max) + 1)) - 1] : undefined;
-    default:
-      return undefined;
-  }
-}
-
-function multiple(fn: string, a: Facts, b: Facts, divisor: Value): number {
-  const constant = divisor.op.kind === "const" ? divisor.op.value : undefined;
-  switch (fn) {
-    case "add":
-    case "sub":
-    case "min":
-    case "max":
-      return gcd(a.multipleOf, b.multipleOf);
-    case "mul": {
-      const product = a.multipleOf * b.multipleOf;
-      // Beyond 2^53 only powers of two are exact.
-      return Number.isSafeInteger(product) ? product : lowestBit(a.multipleOf) * lowestBit(b.multipleOf);
-    }
-    case "shl":
-      return constant === undefined || constant < 0 ? 1 : a.multipleOf * 2 ** (constant & 31);
-    case "div":
-      return constant !== undefined && constant >= 1 && a.multipleOf % constant === 0 ? a.multipleOf / constant : 1;
-    case "rem":
-      return constant === undefined ? 1 : gcd(a.multipleOf, Math.abs(constant));
-    case "and": {
-      // x & ~7 is a multiple of 8.
-      const bits = [a.multipleOf, b.multipleOf].map(lowestBit);
-      return bits.includes(0) ? 0 : Math.max(...bits);
-    }
-    default:
-      return 1;
   }
 }
 
@@ -253,6 +191,8 @@ function independent(a: Facts, b: Facts): ReadonlySet<Value | IdName> | undefine
   for (const leaf of a.attainedBy) if (b.attainedBy.has(leaf)) return undefined;
   return new Set([...a.attainedBy, ...b.attainedBy]);
 }
+
+const isExact = ({ min, max }: Facts): boolean => min === max;
 
 const exactly = (value: number): Facts => ({
   min: value,
@@ -266,12 +206,4 @@ function top({ dtype }: Type): Facts {
     ({ u32: [0, 2 ** 32 - 1], i8: [-128, 127], u8: [0, 255], bool: [0, 1] } as const)[dtype.name as "u32"] ??
     ([-(2 ** 31), 2 ** 31 - 1] as const);
   return { min, max, multipleOf: 1, attainedBy: undefined };
-}
-
-/** The largest power of two that divides; 0 for 0. */
-function lowestBit(value: number): number {
-  if (value === 0) return 0;
-  let bit = 1;
-  while (value % (bit * 2) === 0) bit *= 2;
-  return bit;
 }

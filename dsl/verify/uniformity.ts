@@ -2,7 +2,17 @@
  * Uniformity: over which threads a value is certain to be the same. Barriers need control flow that is uniform over the
  * block, warp-wide operations over the warp. Backends use the same analysis to place values.
  */
-import { type Block, type KernelIR, operands, type Register, type Stmt, type Value } from "../ir.ts";
+import {
+  type BinaryFn,
+  type Block,
+  type KernelIR,
+  type Memory,
+  operands,
+  type Register,
+  type Stmt,
+  type Value,
+  walk,
+} from "../ir.ts";
 
 /** Ordered: what is uniform over the block is uniform over each warp. */
 export const Uniformity = Object.freeze({ block: 0, warp: 1, lane: 2 });
@@ -13,9 +23,15 @@ export class UniformityAnalysis {
   private readonly registers = new Map<Register, UniformityLevel>();
   /** Of the control flow that encloses a statement. */
   private readonly controls = new Map<Stmt, UniformityLevel>();
+  /** What this kernel writes: lanes that load the same element may find different values there. */
+  private readonly written: ReadonlySet<Memory>;
+  private readonly oneWarp: boolean;
   private changed = false;
 
-  constructor(ir: KernelIR) {
+  /** `trustLoads`: as if nothing changed between the loads of a warp's lanes; to find out what loads are to blame for. */
+  constructor(ir: KernelIR, { trustLoads = false } = {}) {
+    this.written = trustLoads ? new Set() : memoryWritten(ir);
+    this.oneWarp = ir.block === 32;
     // Registers carry values around loops, so their levels rise until nothing changes; at most twice per register.
     do {
       this.changed = false;
@@ -43,7 +59,8 @@ export class UniformityAnalysis {
           this.values.set(stmt.value, this.level(stmt.value));
           break;
         case "declare":
-          this.raise(stmt.register, stmt.init ? this.of(stmt.init) : Uniformity.block);
+          // What was there before differs from thread to thread.
+          this.raise(stmt.register, stmt.init ? this.of(stmt.init) : Uniformity.lane);
           break;
         case "write":
           this.raise(stmt.register, join(control, this.of(stmt.value), stmt.index ? this.of(stmt.index) : 0));
@@ -79,7 +96,12 @@ export class UniformityAnalysis {
     this.changed = true;
   }
 
-  private level({ op }: Value): UniformityLevel {
+  private level(value: Value): UniformityLevel {
+    const level = this.levelAmongWarps(value);
+    return this.oneWarp && level === Uniformity.warp ? Uniformity.block : level;
+  }
+
+  private levelAmongWarps({ op }: Value): UniformityLevel {
     const inputs = join(...operands(op).map((value) => this.of(value)));
     switch (op.kind) {
       case "id":
@@ -87,12 +109,10 @@ export class UniformityAnalysis {
         return op.id === "warp" ? Uniformity.warp : Uniformity.block;
       case "read":
         return join(inputs, this.ofRegister(op.register));
-      case "load": {
-        const { memory } = op;
-        const readOnly = memory.kind === "tensor" && (memory.role === "frozen" || memory.role === "input");
-        // Another warp may write between two warps' loads.
-        return readOnly ? inputs : join(inputs, Uniformity.warp);
-      }
+      case "load":
+        return this.written.has(op.memory) ? Uniformity.lane : inputs;
+      case "binary":
+        return isSameInWarp(op.fn, op.a, op.b) ? Uniformity.warp : inputs;
       case "shuffle":
         return op.mode === "index" && this.of(op.by) < Uniformity.lane ? min(this.of(op.a), Uniformity.warp) : inputs;
       case "reduce":
@@ -102,6 +122,40 @@ export class UniformityAnalysis {
       default:
         return inputs;
     }
+  }
+}
+
+/** Stored to or changed by atomics. Shared memory that is never written has no content to rely on either. */
+function memoryWritten(ir: KernelIR): ReadonlySet<Memory> {
+  const written = new Set<Memory>(ir.shared);
+  walk(ir.body, (stmt) => {
+    if (stmt.kind === "store") written.add(stmt.memory);
+    if (stmt.kind === "let" && stmt.value.op.kind === "atomic") written.add(stmt.value.op.memory);
+  });
+  return written;
+}
+
+const mirrored: Partial<Record<BinaryFn, BinaryFn>> = { lt: "gt", le: "ge", gt: "lt", ge: "le", and: "and" };
+
+/** `thread` up to a constant at which a warp ends: its lanes lie on the same side, or in the same part. */
+function isSameInWarp(fn: BinaryFn, a: Value, b: Value): boolean {
+  if (a.op.kind === "const" && mirrored[fn]) return isSameInWarp(mirrored[fn], b, a);
+  if (a.op.kind !== "id" || a.op.id !== "thread" || b.op.kind !== "const") return false;
+  const { value } = b.op;
+  switch (fn) {
+    case "lt":
+    case "ge":
+    case "and":
+      return value % 32 === 0;
+    case "le":
+    case "gt":
+      return (value + 1) % 32 === 0;
+    case "div":
+      return value % 32 === 0 && value !== 0;
+    case "shr":
+      return (value & 31) >= 5;
+    default:
+      return false;
   }
 }
 

@@ -5,10 +5,11 @@
  *   roles       nothing stores to frozen or input tensors, nothing loads from output tensors
  *   PDL         one wait, at top level; before it no access to a dependent tensor and no global store
  *   divergence  barriers under block-uniform control flow, warp-wide operations under warp-uniform
- *   accesses    vector alignment is proved; nothing is certainly out of bounds
+ *   loops       no loop variable overflows
+ *   accesses    vector alignment is proved; nothing is certainly out of bounds, at sizes tried out too
  */
 import { bool, i32 } from "../dtype.ts";
-import { DivergenceError, PdlError, RoleError, ShapeError, VerifyError } from "../errors.ts";
+import { PdlError, RoleError, ShapeError, VerifyError } from "../errors.ts";
 import {
   type Block,
   formatType,
@@ -28,9 +29,9 @@ import {
 } from "../ir.ts";
 import type { Location } from "../source.ts";
 import { resultType } from "../typing.ts";
-import { type Access, checkAlignment, checkBounds } from "./access.ts";
+import { checkAccesses } from "./access.ts";
+import { checkDivergence } from "./divergence.ts";
 import { FactsAnalysis } from "./facts.ts";
-import { Uniformity, UniformityAnalysis } from "./uniformity.ts";
 
 /** @throws TegulaError of the class that fits the first mistake found */
 export function verify(ir: KernelIR): void {
@@ -38,7 +39,10 @@ export function verify(ir: KernelIR): void {
   checkRoles(ir);
   checkPdl(ir);
   checkDivergence(ir);
-  checkAccesses(ir);
+  checkSharedSize(ir);
+  const facts = new FactsAnalysis(ir);
+  checkLoops(ir, facts);
+  checkAccesses(ir, facts);
 }
 
 function checkStructure(ir: KernelIR): void {
@@ -200,42 +204,7 @@ function touch(stmt: Stmt): Touch | undefined {
   return { memory: op.memory, reads: true, writes: op.kind === "atomic" };
 }
 
-function checkDivergence(ir: KernelIR): void {
-  const uniformity = new UniformityAnalysis(ir);
-  const visit = (block: Block, reasons: readonly { readonly value: Value; readonly at: Location }[]): void => {
-    const require = (what: string, level: 0 | 1, at: Location): void => {
-      const culprit = reasons.find(({ value }) => uniformity.of(value) > level);
-      if (!culprit) return;
-      const over = level === Uniformity.block ? "block" : "warp";
-      throw new DivergenceError(`${what} stands where not all threads of the ${over} may come`, {
-        at,
-        related: [
-          { what: "the branch or loop around it is", at: culprit.at },
-          { what: "what decides it was made", at: culprit.value.at },
-        ],
-        hint: `Move it out, or branch on something that is the same in the whole ${over}`,
-      });
-    };
-    for (const stmt of block) {
-      if (stmt.kind === "barrier") {
-        const whole = stmt.scope === "block";
-        require(whole ? "A block barrier" : "A warp barrier", whole ? Uniformity.block : Uniformity.warp, stmt.at);
-      } else if (stmt.kind === "let" && (stmt.value.op.kind === "shuffle" || stmt.value.op.kind === "reduce")) {
-        require(stmt.value.op.kind === "shuffle" ? "A shuffle" : "A warp reduction", Uniformity.warp, stmt.at);
-      } else if (stmt.kind === "for") {
-        visit(stmt.body, [...reasons, { value: stmt.from, at: stmt.at }, { value: stmt.to, at: stmt.at }]);
-      } else if (stmt.kind === "if") {
-        const inner = [...reasons, { value: stmt.condition, at: stmt.at }];
-        visit(stmt.then, inner);
-        visit(stmt.otherwise, inner);
-      }
-    }
-  };
-  visit(ir.body, []);
-}
-
-function checkAccesses(ir: KernelIR): void {
-  const facts = new FactsAnalysis(ir);
+function checkSharedSize(ir: KernelIR): void {
   const sharedBytes = ir.shared.reduce(
     (sum, { shape, dtype }) => sum + Math.ceil(shape.reduce((a, b) => a * b, dtype.bytes) / 16) * 16,
     0,
@@ -251,48 +220,21 @@ function checkAccesses(ir: KernelIR): void {
       },
     );
   }
-  const check = (access: Access, happens = true): void => {
-    checkAlignment(access, facts);
-    if (happens) checkBounds(access, facts);
-  };
-  const visit = (block: Block, certain: boolean): void => {
-    for (const stmt of block) {
-      if (stmt.kind === "let") {
-        const { op, type, at } = stmt.value;
-        if (op.kind === "load") {
-          // A guard that is never true guards what never happens.
-          const guard = op.guard ? facts.decides(op.guard) : true;
-          check({ memory: op.memory, index: op.index, type, certain: certain && guard === true, at }, guard !== false);
-        }
-        if (op.kind === "atomic") check({ memory: op.memory, index: op.index, type, certain, at });
-        if (op.kind === "read" && op.index) checkRegisterIndex(op.register, op.index, certain, facts, at);
-      } else if (stmt.kind === "write" && stmt.index) {
-        checkRegisterIndex(stmt.register, stmt.index, certain, facts, stmt.at);
-      } else if (stmt.kind === "store") {
-        check({ memory: stmt.memory, index: stmt.index, type: stmt.value.type, certain, at: stmt.at });
-      } else if (stmt.kind === "for") {
-        const [from, to] = [facts.of(stmt.from), facts.of(stmt.to)];
-        // A loop that never runs accesses nothing.
-        if (to.max > from.min) visit(stmt.body, certain && to.min > from.max);
-      } else if (stmt.kind === "if") {
-        const decided = facts.decides(stmt.condition);
-        if (decided !== false) visit(stmt.then, certain && decided === true);
-        if (decided !== true) visit(stmt.otherwise, certain && decided === false);
-      }
-    }
-  };
-  visit(ir.body, true);
 }
 
-/** Indices of register arrays obey the same rule as those of memory. */
-function checkRegisterIndex(
-  register: Register,
-  index: Value,
-  certain: boolean,
-  facts: FactsAnalysis,
-  at: Location,
-): void {
-  const { name, length = 1, type } = register;
-  const memory: Memory = { kind: "shared", name, dtype: type.dtype, shape: [length], alignBytes: 16, at: register.at };
-  checkBounds({ memory, index: [index], type: { dtype: type.dtype, lanes: 1 }, certain, at }, facts);
+/** `i += step` must not pass 2^31 - 1: the loop would never end in WGSL, and is undefined in C. */
+function checkLoops(ir: KernelIR, facts: FactsAnalysis): void {
+  walk(ir.body, (stmt) => {
+    if (stmt.kind !== "for") return;
+    const { induction, from, to, step, at } = stmt;
+    const runs = facts.of(to).max > facts.of(from).min;
+    // From one multiple of the step to another it ends exactly there.
+    const meets = facts.of(from).multipleOf % step === 0 && facts.of(to).multipleOf % step === 0;
+    if (!runs || meets || facts.of(induction).max + step <= 2 ** 31 - 1) return;
+    throw new ShapeError(`The loop's variable may pass 2^31 - 1: it goes up to ${facts.of(to).max} in steps of ${step}`, {
+      at,
+      related: to.at.line === at.line ? [] : [{ what: "the end was made", at: to.at }],
+      hint: 'Give the size a max, as in size("N", { max: 1_000_000 }), or the end: n.min(1_000_000); or take smaller steps',
+    });
+  });
 }

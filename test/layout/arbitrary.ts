@@ -24,17 +24,20 @@ function withLeaves(shape: IntTuple, flat: readonly number[]): IntTuple {
 
 const extent = fc.constantFrom(1, 2, 2, 3, 4, 4, 5, 6, 8);
 
-/** Nested shapes of at most `max` elements. */
-export const shapes = (max = 256): fc.Arbitrary<IntTuple> =>
-  fc
-    .letrec<{ tuple: IntTuple }>((tie) => ({
-      tuple: fc.oneof(
-        { maxDepth: 3, depthSize: "small", withCrossShrink: true },
-        extent,
-        fc.array(tie("tuple"), { minLength: 1, maxLength: 3 }),
-      ),
-    }))
-    .tuple.filter((shape) => product(shape) <= max);
+/** Nested shapes of at most `max` elements, most of them of rank 2 or 3. */
+export const shapes = (max = 256): fc.Arbitrary<IntTuple> => {
+  const { mode } = fc.letrec<{ mode: IntTuple }>((tie) => ({
+    mode: fc.oneof(
+      { maxDepth: 2, withCrossShrink: true },
+      { weight: 3, arbitrary: extent },
+      { weight: 1, arbitrary: fc.array(tie("mode"), { minLength: 1, maxLength: 3 }) },
+    ),
+  }));
+  const tuple = fc.array(mode, { minLength: 2, maxLength: 3, size: "max" });
+  return fc
+    .oneof({ weight: 1, arbitrary: mode }, { weight: 5, arbitrary: tuple })
+    .filter((shape) => product(shape) <= max);
+};
 
 const withStrides = (shape: IntTuple, stride: fc.Arbitrary<number>): fc.Arbitrary<Layout> =>
   fc
