@@ -16,14 +16,28 @@ import {
   input,
   kernel,
   type KernelIR,
+  OutOfBoundsError,
   ShapeError,
   size,
 } from "../dsl/index.ts";
-import type { Value } from "../dsl/ir.ts";
+import type { Block, Memory, Stmt, Value } from "../dsl/ir.ts";
 import { evaluate, maxOf, minOf, multipleOf, namedSizes } from "../dsl/size.ts";
-import { FactsAnalysis } from "../dsl/verify/facts.ts";
+import { FactsAnalysis, type SizeValues } from "../dsl/verify/facts.ts";
+import { verify } from "../dsl/verify/verify.ts";
 import { caught } from "./mistake.ts";
-import { build, M, N, launches, type Observe, type Recipe, recipe, run, threadsOf, traceBody } from "./threads.ts";
+import {
+  build,
+  M,
+  N,
+  launches,
+  type Observe,
+  type Recipe,
+  recipe,
+  rows,
+  run,
+  threadsOf,
+  traceBody,
+} from "./threads.ts";
 
 describe("facts", () => {
   const bounds = fc.record({
@@ -36,7 +50,7 @@ describe("facts", () => {
   const some = fc.array(recipe, { minLength: 1, maxLength: 4 });
   const leaf = (pick: number): Recipe => ({ kind: "leaf", pick });
   const number = (value: number): Recipe => ({ kind: "const", value });
-  const on = (a: Recipe, fn: "mul" | "div" | "and" | "sub" | "shl", b: Recipe): Recipe => ({
+  const on = (a: Recipe, fn: "mul" | "div" | "rem" | "and" | "or" | "sub" | "shl" | "shr", b: Recipe): Recipe => ({
     kind: "binary",
     fn,
     unsigned: false,
@@ -52,6 +66,12 @@ describe("facts", () => {
     // A shift by 31, after which nothing is a multiple of 3.
     on(on(leaf(0), "mul", number(3)), "shl", number(63)),
     on(leaf(0), "sub", leaf(0)),
+    // What still divides after wrapping, and with signs and counts that leave no range.
+    on(on(leaf(7), "mul", number(12)), "rem", number(64)),
+    on(on(on(leaf(0), "sub", number(9)), "mul", number(24)), "rem", number(-36)),
+    on(on(leaf(0), "mul", number(12)), "shl", leaf(2)),
+    on(on(leaf(0), "mul", number(24)), "shr", number(34)),
+    on(on(leaf(7), "mul", number(-8)), "or", on(leaf(0), "mul", number(4))),
     on(leaf(3), "mul", on(leaf(5), "sub", number(1))),
   ];
 
@@ -72,7 +92,11 @@ describe("facts", () => {
   });
 
   function checkFacts(ir: KernelIR): void {
-    const facts = new FactsAnalysis(ir);
+    checkFactsOf(ir, new FactsAnalysis(ir), launches);
+    for (const sizes of launches) checkFactsOf(ir, new FactsAnalysis(ir, sizes), [sizes]);
+  }
+
+  function checkFactsOf(ir: KernelIR, facts: FactsAnalysis, launches: readonly SizeValues[]): void {
     const wrong: unknown[] = [];
     const claim = (holds: boolean, what: string, value: Value, result: number): void => {
       if (!holds) wrong.push({ what, result, facts: facts.of(value), op: value.op });
@@ -110,6 +134,11 @@ describe("facts", () => {
       note("rounded down", t.thread.and(-8));
       note("turns", t.dim(ceilDiv(N, 256)));
       note("a multiple of 8", t.dim(N).add(t.lane.shl(3)));
+      const n = t.shuffle(t.lane, 0);
+      note("remainder", n.mul(12).rem(64));
+      note("wide shift", t.lane.mul(6).shl(33));
+      note("any shift", n.mul(8).shl(n));
+      note("joined", n.mul(16).or(t.lane.mul(-8)));
     });
     const facts = new FactsAnalysis(ir);
     const of = (name: string) => facts.of(proved[name] as Value);
@@ -119,8 +148,74 @@ describe("facts", () => {
     expect(of("turns")).toMatchObject({ min: 1, max: 2 ** 23 });
     // N + 8 * lane may wrap; powers of two still divide it.
     expect(of("a multiple of 8").multipleOf).toBe(8);
+    expect(of("remainder").multipleOf).toBe(4);
+    expect(of("wide shift")).toMatchObject({ min: 0, max: 31 * 12, multipleOf: 12 });
+    expect(of("any shift").multipleOf).toBe(8);
+    expect(of("joined").multipleOf).toBe(8);
+    // At one launch, sizes are numbers and grids have ends.
+    const at = new FactsAnalysis(ir, new Map(Object.entries({ M: 3, N: 520, rows: 2 })));
+    expect(at.of(proved["turns"] as Value)).toMatchObject({ min: 3, max: 3 });
+    expect(at.of(proved["a multiple of 8"] as Value)).toMatchObject({ min: 520, max: 520 + 31 * 8, multipleOf: 8 });
   });
 });
+
+// Bounds.
+
+test("what is said to be out of bounds for some sizes is so in some thread of such a launch", () => {
+  const scope = fc.record({ recipe, limit: recipe, guarded: fc.boolean(), fold: fc.boolean() });
+  let found = 0;
+  fc.assert(
+    fc.property(fc.array(scope, { minLength: 1, maxLength: 3 }), (accesses) => {
+      const ir = traceBody((t) => {
+        const index = t.reg(i32, 0);
+        for (const i of t.range(t.dim(M).min(3))) {
+          const leaves = [t.lane, t.thread, t.block.x, t.block.y, i, t.dim(M), t.dim(rows), t.dim(M).sub(1)];
+          for (const { recipe, limit, guarded, fold } of accesses) {
+            const at = build(t, leaves, recipe);
+            const bounded = fold ? at.and(1023) : at;
+            if (guarded) t.when(bounded.lt(build(t, leaves, limit)), () => index.set(bounded));
+            else index.set(bounded);
+          }
+        }
+      });
+      const error = caught(() => verify(withStores(ir)));
+      const sizes = error instanceof OutOfBoundsError && / for (M = .*);/.exec(error.message)?.[1];
+      if (!sizes) return;
+      found++;
+      const values = new Map(sizes.split(", ").map((one) => [one.split(" = ")[0] ?? "", Number(one.split(" = ")[1])]));
+      let outside = false;
+      for (const thread of threadsOf(new Map([...values, ["rows", 1]]))) {
+        if (outside) break;
+        run(
+          ir,
+          { ...thread, sizes: values },
+          () => {},
+          (stmt, _turn, valueOf) => {
+            if (stmt.kind !== "write") return;
+            const at = valueOf(stmt.value);
+            outside ||= at < 0 || at >= (values.get("M") ?? 0);
+          },
+        );
+      }
+      expect(outside).toBe(true);
+    }),
+    { numRuns: 500 },
+  );
+  expect(found).toBeGreaterThan(20);
+});
+
+/** The same kernel with each write to a register as a store to where its value points. */
+function withStores(ir: KernelIR): KernelIR {
+  const at = ir.at;
+  const memory: Memory = { kind: "tensor", name: "z", role: "output", dtype: i32, shape: [M], alignBytes: 4, at };
+  const change = (block: Block): Block =>
+    block.map((stmt): Stmt => {
+      if (stmt.kind === "write") return { ...stmt, kind: "store", memory, index: [stmt.value], cache: "normal" };
+      if (stmt.kind === "for") return { ...stmt, body: change(stmt.body) };
+      return stmt.kind === "if" ? { ...stmt, then: change(stmt.then), otherwise: change(stmt.otherwise) } : stmt;
+    });
+  return { ...ir, tensors: [...ir.tensors, memory], body: change(ir.body) };
+}
 
 // Sizes.
 

@@ -4,8 +4,10 @@ import {
   AlignmentError,
   bf16,
   bool,
+  ceilDiv,
   DivergenceError,
   f32,
+  floorDiv,
   frozen,
   i32,
   input,
@@ -21,6 +23,7 @@ import {
   type Tensor,
 } from "../dsl/index.ts";
 import type { Block, Stmt } from "../dsl/ir.ts";
+import type { SizeFacts } from "../dsl/size.ts";
 import { verify } from "../dsl/verify/verify.ts";
 import { caught, mistakesIn, traced, untyped } from "./mistake.ts";
 
@@ -162,12 +165,81 @@ mistake("a reduction that a register decides", DivergenceError, /warp reduction/
   }),
 );
 
+mistake(
+  "a branch on memory that the kernel writes",
+  DivergenceError,
+  /warp reduction[^]*memory that this kernel writes[^]*t\.shuffle\(v, 0\)/,
+  () =>
+    traced((t, { acc, x }) => {
+      const value = x.load([t.lane]);
+      const go = acc.load([0]).gt(0); // cause
+      t.when(go, () => void t.warpSum(value)); // wrong
+      acc.store([t.lane], 1);
+    }),
+);
+
+mistake(
+  "a loop that a register filled from shared memory ends",
+  DivergenceError,
+  /shuffle stands[^]*t\.shuffle\(v, 0\)/,
+  () =>
+    traced((t) => {
+      const counts = t.shared(i32, [2]);
+      const count = t.reg(i32, 0);
+      count.set(counts.load([t.warp]));
+      for (const i of t.range(count)) t.shuffleXor(i, 1); // wrong
+    }),
+);
+
+mistake("a branch on memory that the kernel writes, by lane", DivergenceError, /same in the whole warp$/, () =>
+  traced((t, { acc, x }) => {
+    const value = x.load([t.lane]);
+    t.when(acc.load([t.lane]).gt(0), () => void t.warpSum(value)); // wrong
+    acc.store([t.lane], 1);
+  }),
+);
+
+mistake("a barrier that such a load decides", DivergenceError, /same in the whole block$/, () =>
+  traced((t, { acc }) => {
+    t.when(acc.load([0]).gt(0), () => t.barrier()); // wrong
+    acc.store([t.lane], 1);
+  }),
+);
+
+mistake("a branch on a register never set", DivergenceError, /warp reduction/, () =>
+  traced((t) => {
+    const r = t.array(i32, 1);
+    t.when(r.get(0).eq(0), () => void t.warpSum(t.lane)); // wrong
+  }),
+);
+
+mistake(
+  "a branch on half a warp",
+  DivergenceError,
+  /warp reduction/,
+  () => traced((t) => t.when(t.thread.lt(48), () => void t.warpSum(t.lane))), // wrong
+);
+
+test("what one lane found in such memory may decide; so may memory that is only read", () => {
+  traced((t, { acc, x }) => {
+    const value = x.load([t.lane]);
+    const loaded = acc.load([0]);
+    t.when(t.shuffle(loaded, 0).gt(0), () => void t.warpSum(value));
+    acc.store([t.lane], 1);
+  });
+  traced((t, { acc, x }) => {
+    const value = x.load([t.lane]);
+    t.when(acc.load([t.block.x]).gt(0), () => (t.warpSum(value), t.barrier()));
+  });
+});
+
 test("uniform control flow may contain barriers and warp operations", () => {
   traced((t, { n, x }) => {
     t.when(n.gt(0), () => t.barrier());
     for (const _ of t.range(n)) t.barrier();
     const value = x.load([t.lane]);
     t.when(t.warp.eq(0), () => void t.warpSum(value));
+    t.when(t.thread.lt(32), () => void t.warpSum(value));
     t.when(t.warpAny(value.gt(0)), () => t.warpBarrier());
   });
 });
@@ -287,6 +359,83 @@ mistake(
   /is 64/,
   () => traced((t, { y }) => t.when(t.lane.eq(0), () => y.store([64], 0))), // wrong
 );
+
+mistake(
+  "a last block that is not full",
+  OutOfBoundsError,
+  /is 0 to 127 for N = 1; the dimension has N[^]*Guard/,
+  () => {
+    const N = size("N");
+    kernel({ name: "fill", grid: ceilDiv(N, 128), block: 128, params: { y: output(f32, [N]) } }, (t) => {
+      const { y } = t.pdl.wait();
+      y.store([t.block.x.mul(128).add(t.thread)], 0); // wrong
+    });
+  },
+);
+
+mistake("an element that only large tensors have", OutOfBoundsError, /Index 1 of x is 9 for M = 1, N = 8/, () => {
+  const x = input(f32, [size("M"), size("N", { min: 5, multipleOf: 4 })]);
+  kernel({ ...one, params: { x } }, (t) => {
+    const { x } = t.pdl.wait();
+    x.load([0, 9]); // wrong
+  });
+});
+
+mistake("registers for fewer elements than there may be", OutOfBoundsError, /of r is 0 to 1001 for N = 1002/, () => {
+  const N = size("N");
+  kernel({ ...one, params: { x: input(f32, [N]) } }, (t) => {
+    t.pdl.wait();
+    const r = t.array(i32, 2);
+    for (const i of t.range(N)) r.set(i, i); // wrong
+  });
+});
+
+test("what holds for every size is not an error", () => {
+  const fill = (facts: Partial<SizeFacts>, guarded: boolean): void => {
+    const N = size("N", facts);
+    kernel({ name: "fill", grid: ceilDiv(N, 128), block: 128, params: { y: output(f32, [N]) } }, (t) => {
+      const { y } = t.pdl.wait();
+      const i = t.block.x.mul(128).add(t.thread);
+      t.when(guarded ? i.lt(N) : i.eq(i), () => y.store([i], 0));
+      if (!guarded) y.store([i], 0);
+      // Where the facts don't see that it never happens for small N.
+      t.when(t.shuffle(t.dim(N), 0).gt(1_000_000), () => y.store([1_000_000], 0));
+    });
+  };
+  fill({}, true);
+  fill({ multipleOf: 128 }, false);
+  // No blocks for small N: no such launch.
+  const [N, y] = [size("N"), output(f32, [256])];
+  kernel({ name: "whole", grid: floorDiv(N, 128), block: 128, params: { y, x: input(f32, [N]) } }, (t) => {
+    const { x } = t.pdl.wait();
+    x.load([t.block.x.mul(128).add(t.thread)]);
+  });
+});
+
+mistake("a loop whose variable overflows", ShapeError, /pass 2\^31 - 1: [^]* 2147483647 in steps of 64[^]*max/, () => {
+  const N = size("N");
+  kernel({ ...one, params: { x: input(f32, [N]) } }, (t) => {
+    const { x } = t.pdl.wait();
+    for (const i of t.range(t.lane, N, { step: 64 })) x.load([i]); // wrong
+  });
+});
+
+mistake("a loop to a scalar that overflows", ShapeError, /in steps of 2/, () =>
+  traced((t, { n }) => {
+    for (const _ of t.range(n, { step: 2 })) t.warpBarrier(); // wrong
+  }),
+);
+
+test("loops that end in time", () => {
+  traced((t, { n, rows }) => {
+    for (const _ of t.range(n)) t.warpBarrier();
+    for (const _ of t.range(n.min(2 ** 30), { step: 64 })) t.warpBarrier();
+    for (const _ of t.range(t.lane, rows.shape[0] ?? 0, { step: 64 })) rows.load([0, 0]);
+    for (const _ of t.range(1, 2 ** 31 - 1, { step: 2 })) t.warpBarrier();
+    for (const _ of t.range(n.and(-64), { step: 64 })) t.warpBarrier();
+    for (const _ of t.range(2 ** 31 - 1, 2 ** 31 - 1, { step: 2 })) t.warpBarrier();
+  });
+});
 
 test("what is guarded, or merely possible, is not an error", () => {
   traced((t, { n, rows, x, y }) => {

@@ -5,16 +5,18 @@ import {
   type Expr,
   f32,
   i32,
+  inout,
   input,
   kernel,
   type KernelIR,
   type Reg,
   size,
+  type Tensor,
   type Thread,
   u32,
 } from "../dsl/index.ts";
 import { computeInteger } from "../dsl/fold.ts";
-import type { BinaryFn, Block, Register, Stmt, Value } from "../dsl/ir.ts";
+import { type BinaryFn, type Block, type Memory, type Register, type Stmt, type Value, walk } from "../dsl/ir.ts";
 
 // Random integer expressions.
 
@@ -42,7 +44,7 @@ export type Recipe =
 
 const constant = fc.oneof(
   { weight: 3, arbitrary: fc.integer({ min: -4, max: 40 }) },
-  fc.constantFrom(64, 100, 127, 256, 4096, 2 ** 16, 2 ** 30, 2 ** 31 - 1, -(2 ** 31), -8, -256),
+  fc.constantFrom(5, 31, 32, 63, 64, 96, -32, 100, 127, 256, 4096, 2 ** 16, 2 ** 30, 2 ** 31 - 1, -(2 ** 31), -8, -256),
 );
 
 export const { recipe } = fc.letrec<{ recipe: Recipe; operand: Recipe; leaf: Recipe; constant: Recipe }>((tie) => ({
@@ -107,15 +109,20 @@ export interface ThreadId {
 /** A value of one thread, in one turn of each loop around it. */
 export type Observe = (value: Value, result: number, turn: string, exact: number | undefined) => void;
 
-/** Runs one thread through registers, loops, branches and integer arithmetic. */
+/** Runs one thread through registers, loops, branches, loads and integer arithmetic. */
 export function run(
   ir: KernelIR,
   thread: ThreadId,
   observe: Observe,
-  enter: (stmt: Stmt, turn: string) => void = () => {},
+  enter: (stmt: Stmt, turn: string, valueOf: (value: Value) => number) => void = () => {},
 ): void {
   const values = new Map<Value, number>();
   const registers = new Map<Register, number>();
+  const written = new Set<Memory>();
+  walk(ir.body, (stmt) => stmt.kind === "store" && written.add(stmt.memory));
+  let seed = thread.block * 1024 + thread.thread;
+  /** What no thread can foresee: content never written, or written by others in between. */
+  const garbage = (): number => (seed = (Math.imul(seed, 1664525) + 1013904223) | 0) >>> 16;
   const valueOf = (value: Value): number => values.get(value) ?? compute(value).result;
   const compute = (value: Value): { result: number; exact: number | undefined } => {
     const { op, type } = value;
@@ -138,7 +145,11 @@ export function run(
           }[op.id],
         );
       case "read":
-        return just(registers.get(op.register) ?? NaN);
+        return just(registers.get(op.register) ?? garbage());
+      case "load":
+        if (op.guard && !valueOf(op.guard)) return just(0);
+        if (written.has(op.memory)) return just(garbage());
+        return just(op.index.reduce((hash, index) => (hash * 31 + valueOf(index)) % 97, 7));
       case "convert":
         return op.to === bool ? just(Number(valueOf(op.a) !== 0)) : just(wrap(valueOf(op.a)).result);
       case "select":
@@ -158,7 +169,7 @@ export function run(
   };
   const visit = (block: Block, turn: string): void => {
     for (const stmt of block) {
-      enter(stmt, turn);
+      enter(stmt, turn, valueOf);
       if (stmt.kind === "let") {
         const { result, exact } = compute(stmt.value);
         values.set(stmt.value, result);
@@ -199,16 +210,25 @@ export const launches: readonly ReadonlyMap<string, number>[] = [
   { M: 7, N: 4096, rows: 1 },
 ].map((sizes) => new Map(Object.entries(sizes)));
 
-/** Two warps a block. */
-export function traceBody(body: (t: Thread) => void): KernelIR {
-  return kernel({ name: "random", grid: [2, rows], block: 64, params: { x: input(f32, [M, N, rows]) } }, (t) => {
-    t.pdl.wait();
-    body(t);
+/** What a random kernel may load, `board` also what it may store to. */
+export interface Tables {
+  readonly table: Tensor<"i32", 1, "input">;
+  readonly board: Tensor<"i32", 1, "inout">;
+}
+
+/** Two warps a block, unless told otherwise. */
+export function traceBody(body: (t: Thread, tables: Tables) => void, block = 64): KernelIR {
+  const params = { x: input(f32, [M, N, rows]), table: input(i32, [64]), board: inout(i32, [64]) };
+  return kernel({ name: "random", grid: [2, rows], block, params }, (t) => {
+    body(t, t.pdl.wait());
   }).ir;
 }
 
 /** Every thread of a launch. */
-export function threadsOf(sizes: ReadonlyMap<string, number>): readonly ThreadId[] {
-  const count = 2 * 64 * (sizes.get("rows") ?? 1);
-  return Array.from({ length: count }, (_, i) => ({ block: (i >> 6) & 1, row: i >> 7, thread: i & 63, sizes }));
+export function threadsOf(sizes: ReadonlyMap<string, number>, block = 64): readonly ThreadId[] {
+  const count = 2 * block * (sizes.get("rows") ?? 1);
+  return Array.from({ length: count }, (_, i) => {
+    const [group, thread] = [Math.floor(i / block), i % block];
+    return { block: group % 2, row: group >> 1, thread, sizes };
+  });
 }

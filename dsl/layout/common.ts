@@ -1,5 +1,5 @@
 /** What two layouts have in common: how far a copy from one to the other can go in one piece. */
-import { coalesce } from "./coalesce.ts";
+import { coalesce, flatModes, fromModes, type Mode } from "./coalesce.ts";
 import { composition } from "./composition.ts";
 import { logicalDivide } from "./divide.ts";
 import { LayoutError } from "./errors.ts";
@@ -19,7 +19,7 @@ import { leaves } from "./tuple.ts";
  */
 export function maxCommonLayout(a: AnyLayout, b: AnyLayout): Layout {
   const inverse = rightInverse(requireNumeric(domainOf(b), "maxCommonLayout"));
-  const common = get(coalesce(composition(requireNumeric(domainOf(a), "maxCommonLayout"), inverse)), 0);
+  const common = leading(requireNumeric(domainOf(a), "maxCommonLayout"), flatModes(inverse));
   const count = Math.min(common.stride === 1 ? size(common) : 1, keptTogether(a, b));
   return count === 1 ? new Layout(1, 0) : composition(inverse, count);
 }
@@ -51,6 +51,16 @@ export function maxAlignment(layout: AnyLayout): number {
   const flat = coalesce(requireNumeric(layout, "maxAlignment"));
   const permuted = logicalDivide(flat, rightInverse(flat));
   return gcd(size(permuted, 0), ...leaves(get(permuted, 1).stride));
+}
+
+/** The first mode of a o inverse. Modes of the inverse that don't compose can't belong to it. */
+function leading(a: Layout, inverse: readonly Mode<number>[]): Layout {
+  try {
+    return get(coalesce(composition(a, fromModes(inverse))), 0);
+  } catch (error) {
+    if (error instanceof LayoutError && inverse.length > 1) return leading(a, inverse.slice(0, -1));
+    throw error;
+  }
 }
 
 /** How many neighbours stay neighbours: all if both swizzle alike, else those below the swizzled bits. */

@@ -68,8 +68,7 @@ function compose(a: AnyLayout, b: Tiler | AnyLayout | Swizzle): AnyLayout {
   }
   if (b instanceof Swizzle) return beforeSwizzle(requireNumeric(a, "composition with a swizzle"), b);
   if (!(b instanceof ComposedLayout)) return byMode(a, b);
-  if (b.offset !== 0)
-    throw new LayoutError(`composition: ${a} o (${b}) needs an offset of 0 in the layout on the right`);
+  if (b.offset !== 0) throw new LayoutError(`composition: ${a} o (${b}) needs an offset of 0 on the right`);
   return compose(compose(a, b.layoutA), b.layoutB);
 }
 
@@ -77,12 +76,16 @@ function compose(a: AnyLayout, b: Tiler | AnyLayout | Swizzle): AnyLayout {
 function beforeSwizzle(a: Layout, swizzle: Swizzle): Layout | ComposedLayout {
   if (swizzle.bits === 0) return a;
   const after = findSwizzle(crd2idx(sourceMask(swizzle), a), crd2idx(targetMask(swizzle), a));
-  const same = (i: number) => after && crd2idx(applySwizzle(swizzle, i), a) === applySwizzle(after, crd2idx(i, a));
-  // A swizzle repeats itself after far fewer elements.
+  if (after && commute(a, swizzle, after)) return new ComposedLayout(after, 0, a);
+  throw new LayoutError(`composition: ${a} o ${swizzle} is not a layout with a swizzle on its left`);
+}
+
+/** By trying the elements, up to a number after which swizzles have long repeated themselves. */
+function commute(a: Layout, before: Swizzle, after: Swizzle): boolean {
   for (let i = 0; i < Math.min(size(a), 2 ** 16); i++) {
-    if (!same(i)) throw new LayoutError(`composition: ${a} o ${swizzle} is not a layout with a swizzle on its left`);
+    if (crd2idx(applySwizzle(before, i), a) !== applySwizzle(after, crd2idx(i, a))) return false;
   }
-  return after ? new ComposedLayout(after, 0, a) : a;
+  return true;
 }
 
 function byMode(a: Layout<StrideLeaf>, b: Tiler | Layout<StrideLeaf>): Layout<StrideLeaf> {
@@ -94,14 +97,16 @@ function byMode(a: Layout<StrideLeaf>, b: Tiler | Layout<StrideLeaf>): Layout<St
   return concat(b.map((tiler, i) => byMode(get(a, i), tiler)));
 }
 
-/** How far b steps along each flat mode of a part of a, in all; `part` is where scaled bases of b point. */
-type Walks = Map<
-  string,
-  { readonly modes: readonly Mode[]; readonly distances: number[]; readonly signs: Set<number> }
->;
+/** The flat modes of a (of the part that scaled bases point to), and how the modes of b step along them. */
+interface Walk {
+  readonly modes: readonly Mode[];
+  /** For each mode of a, how far all modes of b together get along it. */
+  readonly distances: number[];
+  readonly signs: Set<number>;
+}
 
 function affine(a: Layout<StrideLeaf>, b: Layout<StrideLeaf>): Layout<StrideLeaf> {
-  const walks: Walks = new Map();
+  const walks = new Map<string, Walk>();
   const result = distribute(a, b, b, walks);
   for (const { modes, distances, signs } of walks.values()) {
     const carries = modes.slice(0, -1).some(({ extent }, i) => (distances[i] ?? 0) >= Math.abs(extent));
@@ -112,7 +117,7 @@ function affine(a: Layout<StrideLeaf>, b: Layout<StrideLeaf>): Layout<StrideLeaf
   return result;
 }
 
-function distribute(a: Layout<StrideLeaf>, b: Layout<StrideLeaf>, part: Layout<StrideLeaf>, walks: Walks) {
+function distribute(a: Layout<StrideLeaf>, b: Layout<StrideLeaf>, part: Layout<StrideLeaf>, walks: Map<string, Walk>) {
   const { shape, stride } = part;
   if (isTuple(shape) || isTuple(stride)) {
     const modes: readonly Layout<StrideLeaf>[] = modesOf(part).map((mode) => distribute(a, b, mode, walks));
@@ -131,8 +136,6 @@ function endless(modes: readonly Mode[]): readonly Mode[] {
   const last = modes.at(-1) ?? { extent: 1, stride: 0 };
   return merged([...modes.slice(0, -1), { extent: last.extent === 1 ? 2 : last.extent, stride: last.stride }]);
 }
-
-type Walk = Walks extends Map<string, infer W> ? W : never;
 
 /** `count` elements, each `step` after the one before. */
 function fromWalk({ modes, distances, signs }: Walk, count: number, step: number, refuse: (why: string) => never) {

@@ -12,7 +12,7 @@ import type { StrideLeaf } from "./basis.ts";
 import { coalesce } from "./coalesce.ts";
 import { complement } from "./complement.ts";
 import { composition, type Tiler } from "./composition.ts";
-import { LayoutError } from "./errors.ts";
+import { LayoutError, partOf } from "./errors.ts";
 import { type AnyLayout, Layout, onDomain, rank, shape } from "./layout.ts";
 import { makeLayout } from "./make.ts";
 import { concat, modesOf } from "./modes.ts";
@@ -35,7 +35,9 @@ function divided(layout: Layout<StrideLeaf>, tiler: Tiler): Layout<StrideLeaf> {
   if (tiler === null) return layout;
   if (isTuple(tiler)) return eachMode("logicalDivide", layout, tiler, divided);
   const tile = tiler instanceof Layout ? tiler : makeLayout(tiler);
-  return composition(layout, makeLayout(tile, complement(tile, shape(coalesce(layout)))));
+  return partOf(`logicalDivide of ${layout} by ${tile}`, () =>
+    composition(layout, makeLayout(tile, complement(tile, shape(coalesce(layout))))),
+  );
 }
 
 /**

@@ -69,9 +69,11 @@ export function domainOf(layout: AnyLayout): Layout<StrideLeaf> {
 
 /** Applies an operation on domains, such as a division, to a layout of any kind. */
 export function onDomain<L extends AnyLayout>(layout: L, f: (domain: Layout<StrideLeaf>) => Layout<StrideLeaf>): L {
-  const any: AnyLayout = layout;
+  const whole: AnyLayout = layout;
   const result: AnyLayout =
-    any instanceof ComposedLayout ? new ComposedLayout(any.layoutA, any.offset, onDomain(any.layoutB, f)) : f(any);
+    whole instanceof ComposedLayout
+      ? new ComposedLayout(whole.layoutA, whole.offset, onDomain(whole.layoutB, f))
+      : f(whole);
   return result as L; // f keeps the kind of strides
 }
 

@@ -178,15 +178,15 @@ export function slice<L extends AnyLayout>(coord: Slice, layout: L): L {
  * ```
  */
 export function sliceAndOffset<L extends AnyLayout>(coord: Slice, layout: L): readonly [L, IntTuple] {
-  const any: AnyLayout = layout;
-  if (any instanceof ComposedLayout) {
-    const inner = any.layoutB;
+  const whole: AnyLayout = layout;
+  if (whole instanceof ComposedLayout) {
+    const inner = whole.layoutB;
     const offset = inner instanceof ComposedLayout ? 0 : crd2idx(origin(coord), inner);
-    const moved: AnyLayout = new ComposedLayout(any.layoutA, any.offset + offset, slice(coord, inner));
+    const moved: AnyLayout = new ComposedLayout(whole.layoutA, whole.offset + offset, slice(coord, inner));
     return [moved as L, 0];
   }
   const kept = onDomain(layout, (domain) => pick(coord, domain, (leaf) => leaf === null));
-  return [kept, crd2idx(origin(coord), any)];
+  return [kept, crd2idx(origin(coord), whole)];
 }
 
 /**

@@ -7,7 +7,7 @@ import { type Order } from "./compact.ts";
 import { complement } from "./complement.ts";
 import { composition, type Tiler } from "./composition.ts";
 import { eachMode, unpackBoth, unpackRest, unzipped } from "./divide.ts";
-import { LayoutError } from "./errors.ts";
+import { LayoutError, partOf } from "./errors.ts";
 import { ceilDiv, evenlyDivides, type IntTuple, productEach } from "./int-tuple.ts";
 import { type AnyLayout, cosize, Layout, onDomain, rank, requireNumeric, size } from "./layout.ts";
 import { makeLayout, makeOrderedLayout } from "./make.ts";
@@ -30,8 +30,10 @@ function multiplied(block: Layout<StrideLeaf>, tiler: Tiler): Layout<StrideLeaf>
   if (tiler === null) return block;
   if (isTuple(tiler)) return eachMode("logicalProduct", block, tiler, multiplied);
   const blocks = tiler instanceof Layout ? tiler : makeLayout(tiler);
-  const gaps = complement(requireNumeric(block, "logicalProduct"), size(block) * cosize(blocks));
-  return makeLayout(block, composition(gaps, blocks));
+  return partOf(`logicalProduct of ${block} and ${blocks}`, () => {
+    const gaps = complement(requireNumeric(block, "logicalProduct"), size(block) * cosize(blocks));
+    return makeLayout(block, composition(gaps, blocks));
+  });
 }
 
 /**

@@ -1,112 +1,71 @@
-/** Memory accesses: provable alignment of vectors, and indices that are certain to be out of bounds. */
-import { AlignmentError, OutOfBoundsError, ShapeError } from "../errors.ts";
-import { formatType, type Memory, type Type, type Value } from "../ir.ts";
-import { type Dim, gcd, maxOf, multipleOf, Size } from "../size.ts";
+/** Memory accesses: where they stand, and whether they certainly happen. */
+import type { Block, KernelIR, Memory, Register, Type, Value } from "../ir.ts";
 import type { Location } from "../source.ts";
-import type { FactsAnalysis } from "./facts.ts";
+import { checkAlignment } from "./alignment.ts";
+import { checkBounds, legalSizes } from "./bounds.ts";
+import { FactsAnalysis } from "./facts.ts";
 
 /** One load, store or atomic: `type.lanes` elements from `index` on. */
 export interface Access {
   readonly memory: Memory;
   readonly index: readonly Value[];
   readonly type: Type;
+  /** false where the guard is never true. */
+  readonly possible: boolean;
   /** Whether every thread certainly performs it. */
   readonly certain: boolean;
   readonly at: Location;
 }
 
-/** Row-major strides in elements. */
-export function stridesOf(shape: readonly Dim[]): readonly StrideFacts[] {
-  const strides: StrideFacts[] = [];
-  let stride: StrideFacts = { multipleOf: 1, max: 1 };
-  for (const dim of shape.toReversed()) {
-    strides.unshift(stride);
-    stride = { multipleOf: stride.multipleOf * multipleOf(dim), max: stride.max * maxOf(dim) };
-  }
-  return strides;
-}
-
-interface StrideFacts {
-  readonly multipleOf: number;
-  readonly max: number;
-}
-
-/** @throws AlignmentError naming the fact that is missing */
-export function checkAlignment({ memory, index, type, at }: Access, facts: FactsAnalysis): void {
-  const bytes = type.lanes * type.dtype.bytes;
-  if (type.lanes === 1) return;
-  const what = `A ${bytes}-byte access of ${formatType(type)} to ${memory.name}`;
-  const declared = { what: `${memory.name} was declared`, at: memory.at };
-  if (bytes > 16) {
-    throw new ShapeError(`${what} is wider than the 16 bytes that one access moves`, {
-      at,
-      hint: `Use ${16 / type.dtype.bytes} lanes or fewer`,
+/** @throws AlignmentError, OutOfBoundsError */
+export function checkAccesses(ir: KernelIR, facts: FactsAnalysis): void {
+  visitAccesses(ir, facts, (access) => {
+    checkAlignment(access, facts);
+    if (access.possible) checkBounds(access, facts);
+  });
+  for (const sizes of legalSizes(ir)) {
+    const there = new FactsAnalysis(ir, sizes);
+    // What is not certain may depend on the sizes in ways that the facts don't see.
+    visitAccesses(ir, there, (access) => {
+      if (access.certain) checkBounds(access, there);
     });
   }
-  if (memory.alignBytes % bytes !== 0) {
-    throw new AlignmentError(
-      `${what} needs its first element aligned to ${bytes} bytes; only ${memory.alignBytes} are promised`,
-      {
-        at,
-        related: [declared],
-        hint: `Promise it: ${memory.kind === "tensor" ? memory.role : "shared"}(${memory.dtype.name}, [...], { alignBytes: ${bytes} })`,
-      },
-    );
-  }
-  const strides = stridesOf(memory.shape);
-  for (const [axis, value] of index.entries()) {
-    const stride = strides[axis] ?? { multipleOf: 1, max: 1 };
-    const step = facts.of(value).multipleOf;
-    if ((step * stride.multipleOf) % type.lanes === 0) continue;
-    const last = axis === index.length - 1;
-    // The stride is at fault where a row of whole vectors would do; otherwise the index is.
-    if (!last && gcd(stride.multipleOf, type.lanes) < type.lanes) {
-      const size = memory.shape.slice(axis + 1).find((dim) => dim instanceof Size);
-      throw new AlignmentError(
-        `${what} needs rows that are a multiple of ${bytes} bytes apart; index ${axis} steps over ` +
-          `${memory.shape.slice(axis + 1).join(" * ")} elements of ${memory.dtype.bytes} bytes`,
-        {
-          at,
-          related: [declared],
-          hint: size
-            ? promise(size, type.lanes)
-            : `Use ${gcd(stride.multipleOf, type.lanes)} lanes at a time, or pad the rows`,
-        },
-      );
-    }
-    throw new AlignmentError(
-      `${what} needs index ${axis} to be a multiple of ${type.lanes}; it is only known to be a multiple of ${step}`,
-      {
-        at,
-        related: [{ what: "the index was made", at: value.at }],
-        hint: value.op.kind === "size" ? promise(value.op.size, type.lanes) : `Index by vectors: i.mul(${type.lanes})`,
-      },
-    );
-  }
 }
 
-const promise = (size: Size, multiple: number): string => `Promise it: size("${size}", { multipleOf: ${multiple} })`;
+/** Those of memory, and of register arrays, which obey the same rule. */
+function visitAccesses(ir: KernelIR, facts: FactsAnalysis, see: (access: Access) => void): void {
+  const visit = (block: Block, certain: boolean): void => {
+    for (const stmt of block) {
+      const access = { possible: true, certain, at: stmt.at };
+      if (stmt.kind === "let") {
+        const { op, type } = stmt.value;
+        if (op.kind === "load") {
+          const guard = op.guard ? facts.decides(op.guard) : true;
+          const [possible, always] = [guard !== false, certain && guard === true];
+          see({ ...access, memory: op.memory, index: op.index, type, possible, certain: always });
+        }
+        if (op.kind === "atomic") see({ ...access, memory: op.memory, index: op.index, type });
+        if (op.kind === "read" && op.index) see({ ...access, ...element(op.register, op.index) });
+      } else if (stmt.kind === "write" && stmt.index) {
+        see({ ...access, ...element(stmt.register, stmt.index) });
+      } else if (stmt.kind === "store") {
+        see({ ...access, memory: stmt.memory, index: stmt.index, type: stmt.value.type });
+      } else if (stmt.kind === "for") {
+        const [from, to] = [facts.of(stmt.from), facts.of(stmt.to)];
+        // A loop that never runs accesses nothing.
+        if (to.max > from.min) visit(stmt.body, certain && to.min > from.max);
+      } else if (stmt.kind === "if") {
+        const decided = facts.decides(stmt.condition);
+        if (decided !== false) visit(stmt.then, certain && decided === true);
+        if (decided !== true) visit(stmt.otherwise, certain && decided === false);
+      }
+    }
+  };
+  visit(ir.body, true);
+}
 
-/** @throws OutOfBoundsError where some thread certainly leaves the tensor */
-export function checkBounds({ memory, index, type, certain, at }: Access, facts: FactsAnalysis): void {
-  for (const [axis, value] of index.entries()) {
-    const dim = memory.shape[axis];
-    if (dim === undefined) continue;
-    const extent = axis === index.length - 1 ? type.lanes : 1;
-    const { min, max, attainedBy } = facts.of(value);
-    const reaches = certain && attainedBy !== undefined;
-    const highest = (reaches ? max : min) + extent - 1;
-    const lowest = reaches ? min : max;
-    if (highest < maxOf(dim) && lowest >= 0) continue;
-    const range = min === max ? `${min}` : `${min} to ${max}`;
-    const span = extent > 1 ? ` (${extent} elements from there on)` : "";
-    throw new OutOfBoundsError(
-      `Index ${axis} of ${memory.name} is ${range}${span}; the dimension has ${dim} elements`,
-      {
-        at,
-        related: [{ what: `${memory.name} was declared`, at: memory.at }],
-        hint: "Guard it: t.when(i.lt(n), () => ...) or load(..., { guard: i.lt(n) })",
-      },
-    );
-  }
+function element({ name, length = 1, type, at }: Register, index: Value): Pick<Access, "memory" | "index" | "type"> {
+  const { dtype } = type;
+  const memory: Memory = { kind: "shared", name, dtype, shape: [length], alignBytes: 16, at };
+  return { memory, index: [index], type: { dtype, lanes: 1 } };
 }

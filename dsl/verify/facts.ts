@@ -26,6 +26,7 @@ export class FactsAnalysis {
   readonly sizes: SizeValues | undefined;
   private readonly ir: KernelIR;
   private readonly known = new Map<Value, Facts>();
+  private readonly decided = new Map<Value, boolean | undefined>();
   /** Bounds of loop variables, from their `for`. */
   private readonly inductions = new Map<Value, Facts>();
 
@@ -64,7 +65,11 @@ export class FactsAnalysis {
 
   /** Whether a condition is the same in every case: true, false, or undefined where it may be either. */
   decides(condition: Value): boolean | undefined {
-    const { op } = condition;
+    if (!this.decided.has(condition)) this.decided.set(condition, this.decide(condition));
+    return this.decided.get(condition);
+  }
+
+  private decide({ op }: Value): boolean | undefined {
     if (op.kind === "const") return op.value !== 0;
     if (op.kind === "unary" && op.fn === "not") {
       const inner = this.decides(op.a);

@@ -139,7 +139,7 @@ const mirrored: Partial<Record<BinaryFn, BinaryFn>> = { lt: "gt", le: "ge", gt: 
 
 /** `thread` up to a constant at which a warp ends: its lanes lie on the same side, or in the same part. */
 function isSameInWarp(fn: BinaryFn, a: Value, b: Value): boolean {
-  if (a.op.kind === "const" && mirrored[fn]) return isSameInWarp(mirrored[fn], b, a);
+  if (b.op.kind === "id" && mirrored[fn]) return a.op.kind === "const" && isSameInWarp(mirrored[fn], b, a);
   if (a.op.kind !== "id" || a.op.id !== "thread" || b.op.kind !== "const") return false;
   const { value } = b.op;
   switch (fn) {

@@ -231,10 +231,13 @@ function checkLoops(ir: KernelIR, facts: FactsAnalysis): void {
     // From one multiple of the step to another it ends exactly there.
     const meets = facts.of(from).multipleOf % step === 0 && facts.of(to).multipleOf % step === 0;
     if (!runs || meets || facts.of(induction).max + step <= 2 ** 31 - 1) return;
-    throw new ShapeError(`The loop's variable may pass 2^31 - 1: it goes up to ${facts.of(to).max} in steps of ${step}`, {
-      at,
-      related: to.at.line === at.line ? [] : [{ what: "the end was made", at: to.at }],
-      hint: 'Give the size a max, as in size("N", { max: 1_000_000 }), or the end: n.min(1_000_000); or take smaller steps',
-    });
+    throw new ShapeError(
+      `The loop's variable may pass 2^31 - 1: it goes up to ${facts.of(to).max} in steps of ${step}`,
+      {
+        at,
+        related: to.at.line === at.line ? [] : [{ what: "the end was made", at: to.at }],
+        hint: 'Give the size a max, as in size("N", { max: 1_000_000 }), or the end: n.min(1_000_000); or take smaller steps',
+      },
+    );
   });
 }

@@ -87,7 +87,7 @@ function property<T>(arbitrary: fc.Arbitrary<T>, check: (value: T) => void, { ru
     }),
     { numRuns: runs },
   );
-  console.log("SHARE", accepted, (1 - refused / tried).toFixed(2), expect.getState().currentTestName); void accepted;
+  expect(1 - refused / tried, "share of accepted operands").toBeGreaterThanOrEqual(accepted);
 }
 
 describe("layouts", () => {
@@ -251,7 +251,7 @@ describe("composition", () => {
         fc.pre(cosize(c) <= size(b)); // beyond its domain, a o b needn't go on as b does
         expect(image(composition(composition(a, b), c))).toEqual(image(composition(a, composition(b, c))));
       },
-      { runs: 500, accepted: 0.1 },
+      { runs: 500, accepted: 0.3 },
     );
   });
 
@@ -266,7 +266,7 @@ describe("composition", () => {
         expect(image(get(result, 0))).toEqual(Array.from({ length: n }, (__, i) => crd2idx(i, get(x, 0))));
         expect(equal(get(result, 1), get(x, 1))).toBe(true);
       },
-      { accepted: 0.5 },
+      { accepted: 0.3 },
     );
   });
 
@@ -308,7 +308,7 @@ describe("complement and inverses", () => {
         expect(offsets).toEqual(sorted([...new Set(offsets)]));
         for (const offset of offsets.slice(1)) expect(own.has(offset)).toBe(false);
       },
-      { accepted: 0.5 },
+      { accepted: 0.3 },
     );
   });
 
@@ -332,7 +332,7 @@ describe("complement and inverses", () => {
         const inverse = leftInverse(x);
         for (let i = 0; i < size(x); i++) expect(crd2idx(crd2idx(crd2idx(i, x), inverse), x)).toBe(crd2idx(i, x));
       },
-      { accepted: 0.5 },
+      { accepted: 0.3 },
     );
   });
 
@@ -354,7 +354,7 @@ describe("complement and inverses", () => {
           expect([crd2idx(crd2idx(i, common), a), crd2idx(crd2idx(i, common), b)]).toEqual([i, i]);
         }
       },
-      { accepted: 0.5 },
+      { accepted: 0.8 },
     );
     property(compactLayouts(), (x) => expect(size(maxCommonLayout(x, x))).toBe(size(x)));
   });
@@ -382,7 +382,7 @@ describe("divide", () => {
         if (size(result) === size(x)) expect(sorted(image(result))).toEqual(sorted(image(x)));
         else expect(size(result)).toBeGreaterThan(size(x));
       },
-      { runs: 500, accepted: 0.2 },
+      { runs: 500, accepted: 0.3 },
     );
   });
 
@@ -410,7 +410,7 @@ describe("divide", () => {
         expect(image(tiled)).toEqual(image(zipped));
         expect(image(flat)).toEqual(image(zipped));
       },
-      { accepted: 0.5 },
+      { accepted: 0.3 },
     );
   });
 
@@ -440,7 +440,7 @@ describe("product", () => {
         }
         expect(new Set(image(result)).size).toBe(size(result));
       },
-      { runs: 300, accepted: 0.2 },
+      { runs: 300, accepted: 0.3 },
     );
   });
 
@@ -502,7 +502,7 @@ describe("recast", () => {
     property(
       fc.tuple(fc.oneof(compactLayouts(), composedLayouts(64)), factor),
       ([x, n]) => expect(equal(upcast(downcast(x, n), n), x)).toBe(true),
-      { accepted: 0.6 },
+      { accepted: 0.3 },
     );
   });
 
@@ -521,7 +521,7 @@ describe("recast", () => {
   });
 
   test("upcast accepts the alignment that maxAlignment finds", () => {
-    property(layouts(), (x) => void upcast(x, maxAlignment(x)), { accepted: 0.6 });
+    property(layouts(), (x) => void upcast(x, maxAlignment(x)), { accepted: 0.3 });
   });
 });
 
@@ -559,7 +559,7 @@ describe("swizzles", () => {
         const result = composition(x, swizzle);
         expect(image(result)).toEqual(image(x).map((__, i) => crd2idx(applySwizzle(swizzle, i), x)));
       },
-      { accepted: 0.2 },
+      { accepted: 0.3 },
     );
   });
 

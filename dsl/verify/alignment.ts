@@ -1,0 +1,78 @@
+/** Vector accesses: their alignment is proved from facts about shapes and indices. */
+import { AlignmentError, ShapeError } from "../errors.ts";
+import { formatType } from "../ir.ts";
+import { type Dim, gcd, maxOf, multipleOf, Size } from "../size.ts";
+import type { Access } from "./access.ts";
+import type { FactsAnalysis } from "./facts.ts";
+
+/** Row-major strides in elements. */
+export function stridesOf(shape: readonly Dim[]): readonly StrideFacts[] {
+  const strides: StrideFacts[] = [];
+  let stride: StrideFacts = { multipleOf: 1, max: 1 };
+  for (const dim of shape.toReversed()) {
+    strides.unshift(stride);
+    stride = { multipleOf: stride.multipleOf * multipleOf(dim), max: stride.max * maxOf(dim) };
+  }
+  return strides;
+}
+
+interface StrideFacts {
+  readonly multipleOf: number;
+  readonly max: number;
+}
+
+/** @throws AlignmentError naming the fact that is missing */
+export function checkAlignment({ memory, index, type, at }: Access, facts: FactsAnalysis): void {
+  const bytes = type.lanes * type.dtype.bytes;
+  if (type.lanes === 1) return;
+  const what = `A ${bytes}-byte access of ${formatType(type)} to ${memory.name}`;
+  const declared = { what: `${memory.name} was declared`, at: memory.at };
+  if (bytes > 16) {
+    throw new ShapeError(`${what} is wider than the 16 bytes that one access moves`, {
+      at,
+      hint: `Use ${16 / type.dtype.bytes} lanes or fewer`,
+    });
+  }
+  if (memory.alignBytes % bytes !== 0) {
+    throw new AlignmentError(
+      `${what} needs its first element aligned to ${bytes} bytes; only ${memory.alignBytes} are promised`,
+      {
+        at,
+        related: [declared],
+        hint: `Promise it: ${memory.kind === "tensor" ? memory.role : "shared"}(${memory.dtype.name}, [...], { alignBytes: ${bytes} })`,
+      },
+    );
+  }
+  const strides = stridesOf(memory.shape);
+  for (const [axis, value] of index.entries()) {
+    const stride = strides[axis] ?? { multipleOf: 1, max: 1 };
+    const step = facts.of(value).multipleOf;
+    if ((step * stride.multipleOf) % type.lanes === 0) continue;
+    const last = axis === index.length - 1;
+    // The stride is at fault where a row of whole vectors would do; otherwise the index is.
+    if (!last && gcd(stride.multipleOf, type.lanes) < type.lanes) {
+      const size = memory.shape.slice(axis + 1).find((dim) => dim instanceof Size);
+      throw new AlignmentError(
+        `${what} needs rows that are a multiple of ${bytes} bytes apart; index ${axis} steps over ` +
+          `${memory.shape.slice(axis + 1).join(" * ")} elements of ${memory.dtype.bytes} bytes`,
+        {
+          at,
+          related: [declared],
+          hint: size
+            ? promise(size, type.lanes)
+            : `Use ${gcd(stride.multipleOf, type.lanes)} lanes at a time, or pad the rows`,
+        },
+      );
+    }
+    throw new AlignmentError(
+      `${what} needs index ${axis} to be a multiple of ${type.lanes}; it is only known to be a multiple of ${step}`,
+      {
+        at,
+        related: [{ what: "the index was made", at: value.at }],
+        hint: value.op.kind === "size" ? promise(value.op.size, type.lanes) : `Index by vectors: i.mul(${type.lanes})`,
+      },
+    );
+  }
+}
+
+const promise = (size: Size, multiple: number): string => `Promise it: size("${size}", { multipleOf: ${multiple} })`;
