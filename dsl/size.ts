@@ -59,6 +59,8 @@ export class Size implements SizeFacts {
 }
 
 const maxSize = 2 ** 31 - 1;
+/** What a size is at most where nothing is said: loops that step beyond it still end within 32 bits. */
+const usualMax = 2 ** 30;
 
 /**
  * Declares a run-time size. It takes its value from the shape of the tensors it appears in.
@@ -67,7 +69,7 @@ const maxSize = 2 ** 31 - 1;
 export function size(name: string, facts: Partial<SizeFacts> = {}): Size {
   const at = callerLocation();
   requireOptions(facts, ["min", "max", "multipleOf"], at);
-  const { min = 1, max = maxSize, multipleOf = 1 } = facts;
+  const { min = 1, max = usualMax, multipleOf = 1 } = facts;
   if (![min, max, multipleOf].every(Number.isSafeInteger) || min < 0 || max < min || max > maxSize || multipleOf < 1) {
     throw new ShapeError(`size(${describe(name)}) needs whole numbers, 0 <= min <= max < 2^31 and multipleOf >= 1`, {
       at,

@@ -184,11 +184,11 @@ test("what is said to be out of bounds for some sizes is so in some thread of su
       found++;
       const values = new Map(sizes.split(", ").map((one) => [one.split(" = ")[0] ?? "", Number(one.split(" = ")[1])]));
       let outside = false;
-      for (const thread of threadsOf(new Map([...values, ["rows", 1]]))) {
+      for (const thread of threadsOf(values)) {
         if (outside) break;
         run(
           ir,
-          { ...thread, sizes: values },
+          thread,
           () => {},
           (stmt, _turn, valueOf) => {
             if (stmt.kind !== "write") return;

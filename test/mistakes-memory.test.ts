@@ -413,7 +413,7 @@ test("what holds for every size is not an error", () => {
 });
 
 mistake("a loop whose variable overflows", ShapeError, /pass 2\^31 - 1: [^]* 2147483647 in steps of 64[^]*max/, () => {
-  const N = size("N");
+  const N = size("N", { max: 2 ** 31 - 1 });
   kernel({ ...one, params: { x: input(f32, [N]) } }, (t) => {
     const { x } = t.pdl.wait();
     for (const i of t.range(t.lane, N, { step: 64 })) x.load([i]); // wrong

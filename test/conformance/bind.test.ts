@@ -103,7 +103,7 @@ describe("refused", () => {
     [
       "a size that is not the promised multiple",
       () => fine(2, 28),
-      "bound: the size K is 28 (from w); promised were 16 to 2147483647 and a multiple of 8",
+      "bound: the size K is 28 (from w); promised were 16 to 1073741824 and a multiple of 8",
     ],
     ["an empty grid", () => fine(2, 16), "bound: the grid has 0 blocks along y"],
     ["a grid too large", () => fine(2, 65_560), "bound: the grid has 65544 blocks along y"],

@@ -317,6 +317,6 @@ test("CUDA: offsets take 64 bits where a tensor may have 2^31 elements, and 32 w
     ).source;
   expect(emit(2 ** 16, 2 ** 14)).toContain("y[lane] = x[lane * 16384 + 1];");
   expect(emit(2 ** 16, 2 ** 15)).toContain("y[lane] = x[(long long)lane * 32768 + (long long)1];");
-  expect(emit(64, size("N"))).toContain("y[lane] = x[(long long)lane * N + (long long)1];");
-  expect(emit(64, size("N", { max: 4096 }))).toContain("y[lane] = x[lane * N + 1];");
+  expect(emit(64, size("N", { min: 2 }))).toContain("y[lane] = x[(long long)lane * N + (long long)1];");
+  expect(emit(64, size("N", { min: 2, max: 4096 }))).toContain("y[lane] = x[lane * N + 1];");
 });
