@@ -37,7 +37,7 @@ export interface LlGemmDotConfig<Out extends OutName = OutName> {
   readonly N: Dim;
   readonly K: Dim;
   readonly out: DType<Out>;
-  /** Warps per block, 1 to 32. Default: of 4 to 8 what leaves the fewest lanes idle at the end of K. */
+  /** Warps per block, 1 to 32. Default: what leaves the fewest lanes idle at the end of K; 8 where K is a Size. */
   readonly warps?: number;
   /** Turns of weights that each thread loads before the wait. */
   readonly prefetch?: number;
@@ -197,7 +197,7 @@ function tile(config: LlGemmDotConfig, dtype: DType): Tiling {
     });
   }
   const lanes = powerOfTwoDivisor(K, 16 / dtype.bytes) as Tiling["lanes"];
-  const warps = config.warps ?? fewestIdle(maxOf(K), lanes);
+  const warps = config.warps ?? fewestIdle(K, lanes);
   if (!(Number.isInteger(warps) && warps >= 1 && warps <= 32 && Number.isInteger(prefetch) && prefetch >= 1)) {
     throw new ShapeError(`llGemmDot takes 1 to 32 warps and a prefetch of at least 1, not ${warps} and ${prefetch}`);
   }
@@ -214,9 +214,15 @@ function tile(config: LlGemmDotConfig, dtype: DType): Tiling {
   };
 }
 
-function fewestIdle(K: number, lanes: number): number {
+/**
+ * Of 1 to 16 warps those that leave the fewest lanes idle at the end of K, of equals the most: 14 instead of 7 warps take the
+ * router's K = 7168 in two turns instead of four, 3.4 instead of 4.1 us at M = 8 on an H200; 28 warps are slower again.
+ */
+function fewestIdle(K: Dim, lanes: number): number {
+  if (typeof K !== "number") return 8;
   const padded = (warps: number) => Math.ceil(K / (warps * 32 * lanes)) * warps;
-  return [8, 7, 6, 5, 4].reduce((best, warps) => (padded(warps) < padded(best) ? warps : best));
+  const counts = Array.from({ length: 16 }, (_, i) => 16 - i);
+  return counts.reduce((best, warps) => (padded(warps) < padded(best) ? warps : best));
 }
 
 function kernelName(dtype: string, { M, N, K }: LlGemmDotConfig): string {
