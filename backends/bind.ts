@@ -4,7 +4,7 @@
  */
 import { type DTypeName, i32 } from "../dsl/dtype.ts";
 import { ArgumentError, DisposedError } from "../dsl/errors.ts";
-import type { KernelIR } from "../dsl/ir.ts";
+import { isWritten, type KernelIR } from "../dsl/ir.ts";
 import type { Kernel } from "../dsl/kernel.ts";
 import type { Params, ScalarSpec, TensorSpec } from "../dsl/params.ts";
 import { evaluate, type Size } from "../dsl/size.ts";
@@ -104,12 +104,15 @@ export function bind<P extends Params>(kernel: Kernel<P>, args: Arguments<P>, ba
 }
 
 /** For backends: arguments fit only the kernel that they were bound for. @throws ArgumentError */
-export function requireOwnArguments(executable: Executable, { kernel }: BoundLaunch): void {
-  if (kernel === executable.kernel) return;
+export function requireOwnArguments({ kernel }: Executable, launch: BoundLaunch): void {
+  if (launch.kernel === kernel) return;
   throw new ArgumentError(
-    `The arguments were bound for ${kernel.name}, the executable is of ${executable.kernel.name}`,
+    `The arguments were bound for kernel ${launch.kernel.name}, the executable is of kernel ${kernel.name}`,
     {
-      hint: "bind(executable.kernel, { ... }, backend)",
+      related: [
+        { what: `${launch.kernel.name} was made`, at: launch.kernel.at },
+        { what: `${kernel.name} was made`, at: kernel.at },
+      ],
     },
   );
 }
@@ -130,7 +133,7 @@ function checkOverlaps(
       begin: offsetBytes,
       end: offsetBytes + byteLength,
       name,
-      written: role === "output" || role === "inout",
+      written: role !== undefined && isWritten(role),
     };
   });
   for (const [i, a] of ranges.entries()) {

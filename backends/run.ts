@@ -2,7 +2,7 @@
 import type { DTypeName } from "../dsl/dtype.ts";
 import { ArgumentError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
-import type { Tensor } from "../dsl/ir.ts";
+import { isWritten, type Tensor } from "../dsl/ir.ts";
 import type { Kernel } from "../dsl/kernel.ts";
 import type { Params, ScalarSpec, TensorSpec } from "../dsl/params.ts";
 import type { Backend, BoundLaunch, Executable } from "./backend.ts";
@@ -50,7 +50,7 @@ export class PreparedRun<P extends Params> {
     const results: Record<string, HostTensor> = {};
     for (const { name, role } of this.executable.kernel.ir.tensors) {
       const tensor = this.tensors.get(name);
-      if (tensor && (role === "output" || role === "inout")) results[name] = await tensor.read();
+      if (tensor && isWritten(role)) results[name] = await tensor.read();
     }
     return results as HostResults<P>;
   }

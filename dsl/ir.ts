@@ -37,6 +37,11 @@ export interface Type {
 /** frozen: written before the chain of kernels began. The others may have been written by the kernel just before. */
 export type Role = "frozen" | "input" | "output" | "inout";
 
+/** Whether a kernel may store to tensors of this role. */
+export function isWritten(role: Role): boolean {
+  return role === "output" || role === "inout";
+}
+
 export interface Tensor {
   readonly kind: "tensor";
   readonly name: string;

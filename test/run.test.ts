@@ -85,7 +85,7 @@ test("arguments of one kernel don't launch another", async () => {
     ),
   );
   const args = bind(double, { x: deviceTensor(backend, f32, [32]), y: deviceTensor(backend, f32, [32]) }, backend);
-  expect(() => backend.launch(other, args)).toThrow(/bound for double_it, the executable is of other/);
+  expect(() => backend.launch(other, args)).toThrow(/bound for kernel double_it, the executable is of kernel other/);
 });
 
 test("a kernel is compiled once per backend", async () => {

@@ -3,6 +3,7 @@ import { i32 } from "../../dsl/dtype.ts";
 import {
   type Block,
   type IdName,
+  isWritten,
   type KernelIR,
   type Register,
   type Shared,
@@ -53,8 +54,7 @@ class CudaEmitter extends Expressions {
     const parameters = ir.tensors.map((tensor) => {
       const name = names.fresh(tensor.name);
       this.objectNames.set(tensor, name);
-      const readOnly = tensor.role === "frozen" || tensor.role === "input";
-      return `${readOnly ? "const " : ""}${this.prelude.memoryType(tensor.dtype)}* ${name}`;
+      return `${isWritten(tensor.role) ? "" : "const "}${this.prelude.memoryType(tensor.dtype)}* ${name}`;
     });
     for (const { name, dtype } of [...ir.scalars, ...ir.sizes.map((size) => ({ name: String(size), dtype: i32 }))]) {
       const unique = names.fresh(name);

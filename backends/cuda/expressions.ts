@@ -2,9 +2,11 @@
 import { f32, i32 } from "../../dsl/dtype.ts";
 import {
   type IdName,
+  isWritten,
   type KernelIR,
   type Memory,
   type Op,
+  operands,
   type Register,
   type Type,
   type Value,
@@ -12,7 +14,7 @@ import {
 import { maxOf } from "../../dsl/size.ts";
 import { FactsAnalysis } from "../../dsl/verify/facts.ts";
 import { type InlinePlan, planInlining } from "../lowering/inline.ts";
-import { type LaneWise, laneWiseOperands } from "../lowering/lane-wise.ts";
+import { type LaneWise, laneWiseName } from "../lowering/lane-wise.ts";
 import { Names } from "../lowering/names.ts";
 import { atom, call, infix, term, type Text } from "../lowering/text.ts";
 import { binary, bitcast, constant, convert, noProof, type Proof, unary } from "./operations.ts";
@@ -97,7 +99,7 @@ export class Expressions {
   }
 
   private operandTexts(op: LaneWise): readonly Text[] {
-    return laneWiseOperands(op).map((value) => this.text(value));
+    return operands(op).map((value) => this.text(value));
   }
 
   private scalar(op: LaneWise, texts: readonly Text[], proof: Proof): Text {
@@ -122,9 +124,8 @@ export class Expressions {
     if (op.kind === "convert" && op.to === f32 && isWholeWords(op.a.type)) {
       return call(this.prelude.unpack(op.a.type), this.text(op.a));
     }
-    const values = laneWiseOperands(op);
-    const label =
-      op.kind === "unary" || op.kind === "binary" ? op.fn : "to" in op ? `${op.kind}_${op.to.name}` : op.kind;
+    const values = operands(op);
+    const label = laneWiseName(op);
     const scalar = (lanes: readonly string[]): string => this.scalar(op, lanes.map(atom), noProof).code;
     const types = values.map((value) => value.type);
     return call(this.prelude.laneByLane(label, type, types, scalar), ...values.map((value) => this.text(value)));
@@ -154,7 +155,7 @@ export class Expressions {
   /** An lvalue: the element, or the vector that starts there. */
   protected element(memory: Memory, index: readonly Value[], type: Type): Text {
     if (type.lanes > 1) {
-      const isConst = memory.kind === "tensor" && (memory.role === "frozen" || memory.role === "input");
+      const isConst = memory.kind === "tensor" && !isWritten(memory.role);
       const pointer = `(${isConst ? "const " : ""}${this.prelude.type(type)}*)${this.pointer(memory, index)}`;
       return { code: `*${pointer}`, operator: "dereference" };
     }

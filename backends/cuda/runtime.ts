@@ -3,6 +3,7 @@ import { ArgumentError, DisposedError, UnsupportedError } from "../../dsl/errors
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
 import type { Backend, BoundLaunch, Executable, Storage } from "../backend.ts";
+import { requireOwnArguments } from "../bind.ts";
 import { notDetached, wholeNumber } from "./checks.ts";
 import { type CudaArch, compileCuda, findCompiler } from "./compile.ts";
 import { PrimaryContext } from "./context.ts";
@@ -203,16 +204,8 @@ export class CudaBackend implements Backend, AsyncDisposable {
     if (!(executable instanceof CudaExecutable) || executable.backend !== this) {
       throw new ArgumentError(`${kernel.name} was compiled by another backend`, { at: kernel.at });
     }
-    if (launch.kernel === kernel) return executable;
-    throw new ArgumentError(
-      `The arguments were bound for kernel ${launch.kernel.name}, the executable is of kernel ${kernel.name}`,
-      {
-        related: [
-          { what: `${launch.kernel.name} was made`, at: launch.kernel.at },
-          { what: `${kernel.name} was made`, at: kernel.at },
-        ],
-      },
-    );
+    requireOwnArguments(executable, launch);
+    return executable;
   }
 
   /** @throws DisposedError, ArgumentError for memory of another backend: its address means nothing here */

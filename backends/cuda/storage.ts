@@ -1,5 +1,6 @@
 /** A piece of device memory, with its liveness. */
 import { DisposedError, ShapeError } from "../../dsl/errors.ts";
+import { isWritten } from "../../dsl/ir.ts";
 import type { Backend, BoundLaunch, Storage } from "../backend.ts";
 import type { DevicePointer } from "./driver.ts";
 
@@ -15,7 +16,7 @@ export function memoryUse({ kernel, tensors }: BoundLaunch): MemoryUse {
   for (const [index, { storage }] of tensors.entries()) {
     const role = kernel.ir.tensors[index]?.role;
     if (role === "frozen") frozen.push(storage);
-    if (role === "output" || role === "inout") written.push(storage);
+    if (role && isWritten(role)) written.push(storage);
   }
   return { frozen, written };
 }

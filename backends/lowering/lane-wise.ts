@@ -1,19 +1,10 @@
 /** Operations that act on each lane of a vector by itself: both backends write a scalar form and repeat it. */
-import type { Op, Value } from "../../dsl/ir.ts";
+import type { Op } from "../../dsl/ir.ts";
 
 export type LaneWise = Extract<Op, { readonly kind: "unary" | "binary" | "fma" | "select" | "convert" | "bitcast" }>;
 
-export function laneWiseOperands(op: LaneWise): readonly Value[] {
-  switch (op.kind) {
-    case "unary":
-    case "convert":
-    case "bitcast":
-      return [op.a];
-    case "binary":
-      return [op.a, op.b];
-    case "fma":
-      return [op.a, op.b, op.c];
-    case "select":
-      return [op.condition, op.yes, op.no];
-  }
+/** What a prelude function that applies the operation lane by lane is called, before the types of its operands. */
+export function laneWiseName(op: LaneWise): string {
+  if (op.kind === "unary" || op.kind === "binary") return op.fn;
+  return "to" in op ? `${op.kind}_${op.to.name}` : op.kind;
 }

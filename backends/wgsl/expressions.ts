@@ -1,8 +1,8 @@
 /** How values read in WGSL: names where they have one, otherwise the text of their operation. */
-import { type AtomicFn, type KernelIR, type Memory, type Register, type Value } from "../../dsl/ir.ts";
+import { type AtomicFn, type KernelIR, type Memory, operands, type Register, type Value } from "../../dsl/ir.ts";
 import type { Dim } from "../../dsl/size.ts";
 import { type InlinePlan, planInlining } from "../lowering/inline.ts";
-import { type LaneWise, laneWiseOperands } from "../lowering/lane-wise.ts";
+import { type LaneWise, laneWiseName } from "../lowering/lane-wise.ts";
 import { Names } from "../lowering/names.ts";
 import { atom, call, infix, type Text } from "../lowering/text.ts";
 import { binary, bitcast, constant, convert, hidden, unary } from "./operations.ts";
@@ -69,15 +69,14 @@ export class Expressions {
       case "select":
       case "convert":
       case "bitcast": {
-        const operands = laneWiseOperands(op);
-        const known = operands.every((value) => value.op.kind === "const");
-        const texts = operands.map((value, i) =>
+        const inputs = operands(op);
+        const known = inputs.every((value) => value.op.kind === "const");
+        const texts = inputs.map((value, i) =>
           (known && i === 0) || (isArithmetic(op) && isZeroF32(value)) ? this.hidden(value) : this.text(value),
         );
         if (type.lanes === 1) return this.scalar(op, texts);
-        const label =
-          op.kind === "unary" || op.kind === "binary" ? op.fn : "to" in op ? `${op.kind}_${op.to.name}` : op.kind;
-        const types = operands.map((value) => value.type);
+        const label = laneWiseName(op);
+        const types = inputs.map((value) => value.type);
         return call(
           this.prelude.laneByLane(label, type, types, (lanes) => this.scalar(op, lanes.map(atom)).code),
           ...texts,

@@ -1,6 +1,6 @@
 /** How a kernel's tensors and shared memory are declared: arrays of 32-bit words, within the limits that every device has. */
 import { UnsupportedError } from "../../dsl/errors.ts";
-import { type KernelIR, type Memory, type Tensor, walk } from "../../dsl/ir.ts";
+import { isWritten, type KernelIR, type Memory, type Tensor, walk } from "../../dsl/ir.ts";
 import type { Names } from "../lowering/names.ts";
 import type { Binding } from "./prelude.ts";
 
@@ -13,8 +13,7 @@ export interface MemoryDeclarations {
   readonly bindings: ReadonlyMap<Memory, Binding>;
 }
 
-export const accessOf = ({ role }: Tensor): "read" | "read_write" =>
-  role === "frozen" || role === "input" ? "read" : "read_write";
+export const accessOf = ({ role }: Tensor): "read" | "read_write" => (isWritten(role) ? "read_write" : "read");
 
 /** @throws UnsupportedError that names what there is no room for */
 export function declareMemory(ir: KernelIR, names: Names): MemoryDeclarations {

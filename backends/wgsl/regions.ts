@@ -9,6 +9,7 @@ import {
   type Block,
   innerBlocks,
   isLeaf,
+  isPinned,
   type KernelIR,
   operands,
   type Register,
@@ -69,21 +70,12 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
     for (const inner of innerBlocks(stmt)) for (const one of inner) visitStmt(one, region);
   };
   /** Uniform values need only what is known once per warp. */
-  const onceper = (value: Value, loops: ReadonlySet<Value>): boolean => {
+  const oncePerWarp = (value: Value, loops: ReadonlySet<Value>): boolean => {
     const { op } = value;
     if (op.kind === "id") return op.id !== "thread" && op.id !== "lane";
     if (op.kind === "induction") return loops.has(value);
-    if (isLeaf(value)) return true;
-    if (uniform.has(value)) return true;
-    if (
-      op.kind === "read" ||
-      op.kind === "load" ||
-      op.kind === "atomic" ||
-      op.kind === "shuffle" ||
-      op.kind === "reduce"
-    )
-      return false;
-    return plan.inlines(value) && operands(op).every((operand) => onceper(operand, loops));
+    if (isLeaf(value) || uniform.has(value)) return true;
+    return !isPinned(value) && plan.inlines(value) && operands(op).every((operand) => oncePerWarp(operand, loops));
   };
   const visitBlock = (block: Block, loops: ReadonlySet<Value>): void => {
     const pieces: Piece[] = [];
@@ -102,7 +94,7 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
       if (!isCollective(stmt)) {
         const pure =
           stmt.kind === "let" && !plan.isDead(stmt.value) && !plan.inlines(stmt.value) ? stmt.value : undefined;
-        if (pure && !pinned(pure) && operands(pure.op).every((operand) => onceper(operand, loops))) {
+        if (pure && !isPinned(pure) && operands(pure.op).every((operand) => oncePerWarp(operand, loops))) {
           uniform.add(pure);
           hoisted.push(pure);
           madeIn.set(pure, warpLevel);
@@ -131,9 +123,4 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
     escapes: (made) => escaping.has(made),
     isWarpLevel: (value) => uniform.has(value),
   };
-}
-
-function pinned(value: Value): boolean {
-  const { kind } = value.op;
-  return kind === "read" || kind === "load" || kind === "atomic" || kind === "shuffle" || kind === "reduce";
 }

@@ -11,6 +11,7 @@
 import { bool, i32 } from "../dtype.ts";
 import { PdlError, RoleError, ShapeError, VerifyError } from "../errors.ts";
 import {
+  isWritten,
   type Block,
   formatType,
   isLeaf,
@@ -181,7 +182,7 @@ function checkRoles(ir: KernelIR): void {
         hint,
       });
     };
-    if (writes && (memory.role === "frozen" || memory.role === "input")) {
+    if (writes && !isWritten(memory.role)) {
       refuse("A store to", "Declare it as output or inout");
     }
     if (reads && memory.role === "output") refuse("A load of", "Declare it as inout, or as input");
