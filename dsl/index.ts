@@ -23,4 +23,6 @@ export { Reg, RegArray } from "./register.ts";
 export { ceilDiv, type Dim, dims, floorDiv, powerOfTwoDivisor, Size, size } from "./size.ts";
 export type { Location } from "./source.ts";
 export { type Indices, Tensor } from "./tensor.ts";
-export { type Axes, type RangeOptions, Thread } from "./thread.ts";
+export { mmaAtoms, type MmaAtom, wgmmaAtom } from "./atoms/mma.ts";
+export type { Axes, RangeOptions } from "./thread.ts";
+export * from "./tile/index.ts";

@@ -1,16 +1,17 @@
 /**
  * The intermediate representation: one page of grammar between authors and backends.
  *
- *   kernel  ::= name grid block tensor* scalar* size* shared* stmt*
+ *   kernel  ::= name grid cluster block tensor* scalar* size* shared* mbarrier* tensorMap* stmt*
  *   type    ::= dtype x lanes                                    lanes 1, 2, 4, 8 or 16
  *   memory  ::= tensor(role, dtype, shape, alignBytes)           contiguous, row-major
  *             | shared(dtype, shape)
  *   value   ::= leaf                                             needs no statement
  *             | let                                              computed once, where its `let` stands; immutable
  *   stmt    ::= let | declare | write | store | for | if | barrier | pdlWait | pdlLaunch | sleep
+ *             | what tiles need: copies beside the thread, mbarriers, wgmma (ir-tile.ts)
  *
  * Statements run in order, once per thread. Pure values may be computed anywhere between their `let` and their uses;
- * pinned values (read, load, shuffle, reduce, atomic) at their `let`. Every node knows its author's line (`at`). Nodes are
+ * pinned values (read, load, shuffle, reduce, atomic, mma, ldmatrix) at their `let`. Every node knows its author's line (`at`). Nodes are
  * frozen.
  *
  * Arithmetic: integers wrap; x / 0 = x, x % 0 = 0; shift counts and the arguments of shuffles are taken modulo 32; f32
@@ -24,6 +25,8 @@
  * (`atomicAdd(i, 0)` loads, `atomicExchange` stores).
  */
 import type { DType } from "./dtype.ts";
+import type { MmaAtom } from "./atoms/mma.ts";
+import { isTileStmt, type MBarrier, type TensorMap, tileOperands, type TileStmt } from "./ir-tile.ts";
 import type { Dim, Size } from "./size.ts";
 import type { Location } from "./source.ts";
 
@@ -79,7 +82,8 @@ export interface Register {
   readonly at: Location;
 }
 
-export type IdName = "block.x" | "block.y" | "block.z" | "thread" | "warp" | "lane";
+/** rank: which block of its cluster. */
+export type IdName = "block.x" | "block.y" | "block.z" | "rank" | "thread" | "warp" | "lane";
 
 export type UnaryFn =
   | "neg"
@@ -148,7 +152,7 @@ export type Leaf =
   | { readonly kind: "id"; readonly id: IdName }
   | { readonly kind: "induction" };
 
-/** Lane by lane on vectors, except pack, extract and dot. */
+/** Lane by lane on vectors, except pack, join, extract, slice and dot. */
 export type Pure =
   | { readonly kind: "unary"; readonly fn: UnaryFn; readonly a: Value }
   | { readonly kind: "binary"; readonly fn: BinaryFn; readonly a: Value; readonly b: Value }
@@ -157,13 +161,17 @@ export type Pure =
   | { readonly kind: "convert"; readonly a: Value; readonly to: DType }
   | { readonly kind: "bitcast"; readonly a: Value; readonly to: DType }
   | { readonly kind: "pack"; readonly lanes: readonly Value[] }
+  /** The lanes of several vectors of one type, one after the other. */
+  | { readonly kind: "join"; readonly parts: readonly Value[] }
   | { readonly kind: "extract"; readonly a: Value; readonly lane: number }
+  /** `lanes` lanes from `first` on, which is a multiple of `lanes`. */
+  | { readonly kind: "slice"; readonly a: Value; readonly first: number; readonly lanes: LaneCount }
   /** c + a[0] * b[0] + a[1] * b[1] + ..., from lane 0 on, each step one fma in f32. */
   | { readonly kind: "dot"; readonly a: Value; readonly b: Value; readonly c: Value };
 
 export type Pinned =
   | { readonly kind: "read"; readonly register: Register; readonly index: Value | undefined }
-  /** `lanes` consecutive elements from `index` on; zeros where `guard` is false. */
+  /** `lanes` consecutive elements from `index` on; zeros where `guard` is false. `peer`: of that block's shared memory. */
   | {
       readonly kind: "load";
       readonly memory: Memory;
@@ -171,6 +179,7 @@ export type Pinned =
       readonly lanes: LaneCount;
       readonly guard: Value | undefined;
       readonly cache: CacheHint;
+      readonly peer?: Value | undefined;
     }
   /** up and down: a lane without a partner keeps its own value. */
   | { readonly kind: "shuffle"; readonly mode: ShuffleMode; readonly a: Value; readonly by: Value }
@@ -184,6 +193,19 @@ export type Pinned =
       readonly index: readonly Value[];
       readonly a: Value;
       readonly compare: Value | undefined;
+    }
+  /** a * b + c of a warp's fragments (atoms/mma.ts), whose lanes are the atom's values in order. */
+  | { readonly kind: "mma"; readonly atom: MmaAtom; readonly a: Value; readonly b: Value; readonly c: Value }
+  /**
+   * 1, 2 or 4 8x8 matrices of 16-byte rows: lane l gives the address of row l % 8 of matrix l / 8 (of fewer matrices the first
+   * lanes) and gets the 4 bytes at column l % 4 of row l / 4 of each. `transposed`, of 2-byte elements: (2 * (l % 4), l / 4) and below.
+   */
+  | {
+      readonly kind: "ldmatrix";
+      readonly memory: Shared;
+      readonly index: readonly Value[];
+      readonly matrices: 1 | 2 | 4;
+      readonly transposed: boolean;
     };
 
 export type Op = Leaf | Pure | Pinned;
@@ -200,6 +222,7 @@ export interface Value {
 export type Block = readonly Stmt[];
 
 export type Stmt =
+  | TileStmt
   | { readonly kind: "let"; readonly value: Value; readonly at: Location }
   | {
       readonly kind: "declare";
@@ -221,6 +244,7 @@ export type Stmt =
       readonly index: readonly Value[];
       readonly value: Value;
       readonly cache: CacheHint;
+      readonly peer?: Value | undefined;
       readonly at: Location;
     }
   /** `for (i = from; i < to; i += step)`; step >= 1. */
@@ -250,12 +274,16 @@ export type Stmt =
 export interface KernelIR {
   readonly name: string;
   readonly grid: readonly [x: Dim, y: Dim, z: Dim];
+  /** Blocks of a cluster, 1 to 8, next to each other along x. */
+  readonly cluster: number;
   /** Threads per block, a multiple of 32, at most 1,024. */
   readonly block: number;
   readonly tensors: readonly Tensor[];
   readonly scalars: readonly Scalar[];
   readonly sizes: readonly Size[];
   readonly shared: readonly Shared[];
+  readonly mbarriers: readonly MBarrier[];
+  readonly tensorMaps: readonly TensorMap[];
   readonly body: Block;
   readonly at: Location;
 }
@@ -283,13 +311,17 @@ const operandsKind: { readonly [K in Op["kind"]]: "leaf" | "pure" | "pinned" } =
   convert: "pure",
   bitcast: "pure",
   pack: "pure",
+  join: "pure",
   extract: "pure",
+  slice: "pure",
   dot: "pure",
   read: "pinned",
   load: "pinned",
   shuffle: "pinned",
   reduce: "pinned",
   atomic: "pinned",
+  mma: "pinned",
+  ldmatrix: "pinned",
 };
 
 /** The values that an operation reads, in order. */
@@ -305,21 +337,27 @@ export function operands(op: Op): readonly Value[] {
     case "convert":
     case "bitcast":
     case "extract":
+    case "slice":
     case "reduce":
       return [op.a];
     case "binary":
       return [op.a, op.b];
     case "fma":
     case "dot":
+    case "mma":
       return [op.a, op.b, op.c];
     case "select":
       return [op.condition, op.yes, op.no];
     case "pack":
       return op.lanes;
+    case "join":
+      return op.parts;
     case "read":
       return op.index ? [op.index] : [];
     case "load":
-      return op.guard ? [...op.index, op.guard] : op.index;
+      return [...op.index, ...(op.guard ? [op.guard] : []), ...(op.peer ? [op.peer] : [])];
+    case "ldmatrix":
+      return op.index;
     case "shuffle":
       return [op.a, op.by];
     case "atomic":
@@ -329,6 +367,7 @@ export function operands(op: Op): readonly Value[] {
 
 /** The values that a statement itself reads (a `let`'s operands included, its inner blocks not). */
 export function stmtOperands(stmt: Stmt): readonly Value[] {
+  if (isTileStmt(stmt)) return tileOperands(stmt);
   switch (stmt.kind) {
     case "let":
       return operands(stmt.value.op);
@@ -337,7 +376,7 @@ export function stmtOperands(stmt: Stmt): readonly Value[] {
     case "write":
       return stmt.index ? [stmt.index, stmt.value] : [stmt.value];
     case "store":
-      return [...stmt.index, stmt.value];
+      return [...stmt.index, stmt.value, ...(stmt.peer ? [stmt.peer] : [])];
     case "for":
       return [stmt.from, stmt.to];
     case "if":

@@ -8,7 +8,7 @@ import type { Dependent, Early, Params } from "./params.ts";
 import { type Dim, isDim, maxOf, minOf, namedSizes, Size } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
 import { Tensor } from "./tensor.ts";
-import { Thread } from "./thread.ts";
+import { Thread } from "./tile/thread.ts";
 import { rejectAsync, Trace } from "./trace.ts";
 import { verify } from "./verify/verify.ts";
 
@@ -19,6 +19,8 @@ export interface KernelConfig<P extends Params> {
   readonly grid: Dim | readonly [Dim, Dim?, Dim?];
   /** Threads per block: a multiple of 32, at most 1,024. */
   readonly block: number;
+  /** Blocks along x that run together and see each other's shared memory: 1, 2, 4 or 8. Default 1. */
+  readonly cluster?: number;
   readonly params: P;
 }
 
@@ -41,12 +43,24 @@ export function kernel<const P extends Params>(
 ): Kernel<P> {
   const at = callerLocation();
   requireObject("kernel() takes a configuration,", config, at);
-  requireOptions(config, ["name", "grid", "block", "params"], at);
-  const { name, block, params } = config;
+  requireOptions(config, ["name", "grid", "block", "cluster", "params"], at);
+  const { name, block, cluster = 1, params } = config;
   requireIdentifier("A kernel's name", name, at);
   const grid = gridOf(config.grid, at);
   if (!Number.isInteger(block) || block < 32 || block > 1024 || block % 32 !== 0) {
     throw new ShapeError(`A block has a multiple of 32 threads, 32 to 1,024, not ${describe(block)}`, { at });
+  }
+  if (![1, 2, 4, 8].includes(cluster)) {
+    throw new ShapeError(`A cluster has 1, 2, 4 or 8 blocks, not ${describe(cluster)}`, { at });
+  }
+  if (grid[0] instanceof Size ? grid[0].multipleOf % cluster !== 0 : grid[0] % cluster !== 0) {
+    throw new ShapeError(
+      `The grid has ${grid[0]} blocks along x, which is not a whole number of clusters of ${cluster}`,
+      {
+        at,
+        hint: `Write dims.mul(ceilDiv(n, tile), ${cluster})`,
+      },
+    );
   }
   requireObject("A kernel's params are an object,", params, at);
   if (typeof body !== "function") {
@@ -58,9 +72,8 @@ export function kernel<const P extends Params>(
 
   const tensors: TensorIR[] = [];
   const scalars: Scalar[] = [];
-  const trace = new Trace(name, at);
+  const trace = new Trace(name, at, { grid, block, cluster });
   const early: Record<string, unknown> = {};
-  const late: Record<string, unknown> = {};
   for (const [key, spec] of Object.entries(params)) {
     if (spec?.kind !== "scalar" && spec?.kind !== "tensor") {
       throw new ShapeError(`The parameter ${key} is ${describe(spec)}`, {
@@ -86,13 +99,12 @@ export function kernel<const P extends Params>(
         at: spec.at,
       });
       tensors.push(memory);
-      const [here, elsewhere] = role === "frozen" ? [early, late] : [late, early];
-      here[key] = new Tensor(trace, trace.root, memory, role);
-      explainAbsence(elsewhere, memory);
+      if (role === "frozen") early[key] = new Tensor(trace, trace.root, memory, role);
+      else explainAbsence(early, memory);
     }
   }
 
-  const t = new Thread(trace, grid, block, () => late as Dependent<P>);
+  const t = new Thread<Dependent<P>>(trace, { grid, block, cluster }, () => dependent(trace, tensors) as Dependent<P>);
   rejectAsync(body(t, early as Early<P>), at);
   for (const loop of trace.idleLoops) {
     throw new StagingError("A loop was described here, but nothing iterates it", {
@@ -103,11 +115,14 @@ export function kernel<const P extends Params>(
   const ir: KernelIR = Object.freeze({
     name,
     grid,
+    cluster,
     block,
     tensors: Object.freeze(tensors),
     scalars: Object.freeze(scalars),
     sizes: collectSizes(tensors, grid, trace, params),
     shared: Object.freeze([...trace.shared]),
+    mbarriers: Object.freeze([...trace.mbarriers]),
+    tensorMaps: Object.freeze([...trace.tensorMaps]),
     body: trace.close(trace.root),
     at,
   });
@@ -150,6 +165,16 @@ function requireOnlyOne(name: string, at: Location, one: { readonly at: Location
     related: [{ what: "the other is", at: one.at }],
     hint: "Declare each size once and give every parameter and size a name of its own",
   });
+}
+
+/** What a wait yields: handles that live in the block of the wait. */
+function dependent(trace: Trace, tensors: readonly TensorIR[]): Record<string, unknown> {
+  const late: Record<string, unknown> = {};
+  for (const memory of tensors) {
+    if (memory.role === "frozen") explainAbsence(late, memory);
+    else late[memory.name] = new Tensor(trace, trace.current, memory, memory.role);
+  }
+  return late;
 }
 
 /** Without tsc nothing keeps an author from `(t, { input }) => ...`. */

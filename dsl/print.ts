@@ -16,6 +16,7 @@ import {
   type Value,
   walk,
 } from "./ir.ts";
+import { isTileStmt, type MatrixOperand, type Slot, type TileStmt } from "./ir-tile.ts";
 import type { Size } from "./size.ts";
 import type { Location } from "./source.ts";
 
@@ -41,8 +42,9 @@ class Printer {
   }
 
   print(): string {
-    const { name, grid, block, tensors, scalars, sizes, shared, body, at } = this.ir;
-    this.line(0, `kernel ${name}, grid [${grid.join(", ")}], block ${block}`, at);
+    const { name, grid, cluster, block, tensors, scalars, sizes, shared, mbarriers, tensorMaps, body, at } = this.ir;
+    const clusters = cluster > 1 ? `, cluster ${cluster}` : "";
+    this.line(0, `kernel ${name}, grid [${grid.join(", ")}]${clusters}, block ${block}`, at);
     for (const { role, name, dtype, shape, alignBytes, at } of tensors) {
       const alignment = alignBytes > dtype.bytes ? ` align ${alignBytes}` : "";
       this.line(1, `${role} ${name}: ${dtype.name}[${shape.join(", ")}]${alignment}`, at);
@@ -52,6 +54,11 @@ class Printer {
     for (const memory of shared) {
       const { dtype, shape, at } = memory;
       this.line(1, `shared ${this.memory(memory)}: ${dtype.name}[${shape.join(", ")}]`, at);
+    }
+    for (const { name, length, arrivals, at } of mbarriers)
+      this.line(1, `mbarrier ${name}[${length}]: ${arrivals}`, at);
+    for (const { name, tensor, box, swizzleBytes, at } of tensorMaps) {
+      this.line(1, `tensorMap ${name}: ${tensor.name} in [${box.join(", ")}], swizzle ${swizzleBytes}`, at);
     }
     this.block(body, 1);
     return `${this.output.join("\n")}\n`;
@@ -80,6 +87,7 @@ class Printer {
   }
 
   private stmt(stmt: Stmt, depth: number): void {
+    if (isTileStmt(stmt)) return this.line(depth, this.tile(stmt), stmt.at);
     switch (stmt.kind) {
       case "let": {
         const { value } = stmt;
@@ -96,7 +104,7 @@ class Printer {
       case "store": {
         const target = this.memory(stmt.memory, stmt.index);
         const hint = stmt.cache === "normal" ? "" : `, ${stmt.cache}`;
-        return this.line(depth, `store ${target} = ${this.value(stmt.value)}${hint}`, stmt.at);
+        return this.line(depth, `store ${target}${this.peer(stmt.peer)} = ${this.value(stmt.value)}${hint}`, stmt.at);
       }
       case "for": {
         const { induction, from, to, step, unroll, body } = stmt;
@@ -152,6 +160,16 @@ class Printer {
         return call(op.kind, op.a);
       case "pack":
         return new Set(op.lanes).size === 1 ? call("splat", ...op.lanes.slice(0, 1)) : call("pack", ...op.lanes);
+      case "join":
+        return call("join", ...op.parts);
+      case "slice":
+        return `${this.value(op.a)}.slice(${op.first}, ${op.lanes})`;
+      case "mma":
+        return `${op.atom.name}(${this.list([op.a, op.b, op.c])})`;
+      case "ldmatrix": {
+        const transposed = op.transposed ? ".transposed" : "";
+        return `ldmatrix.x${op.matrices}${transposed} ${this.memory(op.memory, op.index)}`;
+      }
       case "extract":
         return `${this.value(op.a)}.lane(${op.lane})`;
       case "read":
@@ -159,7 +177,7 @@ class Printer {
       case "load": {
         const hint = op.cache === "normal" ? "" : `, ${op.cache}`;
         const guard = op.guard ? `, if ${this.value(op.guard)}` : "";
-        return `load ${this.memory(op.memory, op.index)}${hint}${guard}`;
+        return `load ${this.memory(op.memory, op.index)}${this.peer(op.peer)}${hint}${guard}`;
       }
       case "shuffle":
         return call(`shuffle.${op.mode}`, op.a, op.by);
@@ -170,6 +188,62 @@ class Printer {
         return `atomic.${op.fn} ${this.memory(op.memory, op.index)}, ${this.list(operands)}`;
       }
     }
+  }
+
+  private tile(stmt: TileStmt): string {
+    const slot = ({ barrier, slot }: Slot): string => `${barrier.name}[${this.value(slot)}]`;
+    const matrix = ({ memory, index, swizzleBytes, strideBytes }: MatrixOperand): string =>
+      `${this.memory(memory, index)} swizzle ${swizzleBytes} stride ${strideBytes}`;
+    switch (stmt.kind) {
+      case "stmatrix": {
+        const transposed = stmt.transposed ? ".transposed" : "";
+        return `stmatrix${transposed} ${this.memory(stmt.memory, stmt.index)} = ${this.value(stmt.value)}`;
+      }
+      case "copyAsync": {
+        const [to, from] = [this.memory(stmt.to, stmt.toIndex), this.memory(stmt.memory, stmt.index)];
+        return `copyAsync x${stmt.lanes} ${to} = ${from}${stmt.guard ? `, if ${this.value(stmt.guard)}` : ""}`;
+      }
+      case "bulkCopy": {
+        const [to, from] = [this.memory(stmt.to, stmt.toIndex), this.memory(stmt.memory, stmt.index)];
+        return `bulkCopy ${this.value(stmt.count)} ${to} = ${from}, ${slot(stmt)}`;
+      }
+      case "tensorCopy": {
+        const to = this.memory(stmt.to, stmt.toIndex);
+        return `tensorCopy ${to} = ${stmt.map.name}[${this.list(stmt.index)}], ${slot(stmt)}`;
+      }
+      case "arrive": {
+        const bytes = stmt.expectBytes ? `, ${this.value(stmt.expectBytes)} bytes` : "";
+        return `arrive ${slot(stmt)}${this.peer(stmt.peer)}${bytes}`;
+      }
+      case "asyncArrive":
+        return `asyncArrive ${slot(stmt)}`;
+      case "await":
+        return `await ${slot(stmt)}, parity ${this.value(stmt.parity)}`;
+      case "namedBarrier":
+        return `namedBarrier.${stmt.action} ${stmt.id}, ${stmt.threads}`;
+      case "prefetch":
+        return `prefetch ${this.memory(stmt.memory, stmt.index)}`;
+      case "setRegisters":
+        return `setRegisters.${stmt.change} ${stmt.count}`;
+      case "wgmma": {
+        const { atom, accumulator, first, a, b, accumulate } = stmt;
+        return `${this.register(accumulator)}[${first}..] += ${atom.name}(${matrix(a)}; ${matrix(b)}), if ${this.value(accumulate)}`;
+      }
+      case "asyncWait":
+      case "wgmmaWait":
+        return `${stmt.kind} ${stmt.pending}`;
+      case "asyncCommit":
+      case "clusterArrive":
+      case "clusterWait":
+      case "asyncFence":
+      case "wgmmaFence":
+      case "wgmmaCommit":
+        return stmt.kind;
+    }
+  }
+
+  private peer(peer: Value | undefined): string {
+    return peer ? ` of ${this.value(peer)}` : "";
   }
 
   /** How a value reads where it is used: its name, or what it is if it needs no `let`. */

@@ -8,6 +8,8 @@ import { Reg } from "./register.ts";
 import type { Dim } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
 import type { Scope, Trace, Traced } from "./trace.ts";
+import { type Tile, tileOf } from "./tile/tile.ts";
+import { requirePeer } from "./typing.ts";
 
 /** Where a tensor lives and what may be done with it. */
 export type Access = Role | "shared";
@@ -30,10 +32,14 @@ export interface LoadOptions {
   readonly cache?: CacheHint;
   /** Where false, memory is not touched and the result is zero. */
   readonly guard?: Expr<"bool">;
+  /** Of shared memory: that of which block of the cluster. Default: the own block. */
+  readonly peer?: Index;
 }
 
 export interface StoreOptions {
   readonly cache?: "normal" | "stream";
+  /** As for loads. */
+  readonly peer?: Index;
 }
 
 export class Tensor<
@@ -101,6 +107,17 @@ export class Tensor<
     store(this, index, stored, options, at);
   }
 
+  /**
+   * The tile of `shape` elements number `coordinate`, counted in whole tiles along each dimension: CuTe's local_tile.
+   * ```ts
+   * const gW = w.tile([16, 256], [block, step]); // (16, 256), from row 16 * block and column 256 * step on
+   * ```
+   * @throws ShapeError unless there is one number per dimension
+   */
+  tile(shape: readonly number[], coordinate: readonly Index[]): Tile<N, A> {
+    return tileOf(this, shape, coordinate, callerLocation());
+  }
+
   /** Atomics return the old element; i32 and u32, f32 for add and exchange. Relaxed, at device scope. */
   atomicAdd(this: Tensor<N & NumericName, Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
     return atomic("add", this, index, value);
@@ -148,21 +165,30 @@ function load<N extends DTypeName, L extends LaneCount>(
 ): Expr<N, L> {
   const at = callerLocation();
   const { trace, memory } = tensor;
-  requireOptions(options, ["cache", "guard"], at);
+  requireOptions(options, ["cache", "guard", "peer"], at);
   const { cache = "normal", guard } = options;
   requireHint(cache, ["normal", "stream", "evictFirst", "evictLast"], at);
   const indices = toIndices(tensor, index, at);
   const guardValue = guard === undefined ? undefined : use(trace, guard, "the guard of a load", at);
-  return wrap(trace, trace.let({ kind: "load", memory, index: indices, lanes, guard: guardValue, cache }, at));
+  const peer = peerOf(tensor, options.peer, at);
+  return wrap(trace, trace.let({ kind: "load", memory, index: indices, lanes, guard: guardValue, cache, peer }, at));
 }
 
 function store(tensor: Any, index: readonly Index[], value: Value, options: StoreOptions, at: Location): void {
   const { trace, memory } = tensor;
-  requireOptions(options, ["cache"], at);
+  requireOptions(options, ["cache", "peer"], at);
   const { cache = "normal" } = options;
   requireHint(cache, ["normal", "stream"], at);
   const indices = toIndices(tensor, index, at);
-  trace.emit({ kind: "store", memory, index: indices, value, cache, at });
+  const peer = peerOf(tensor, options.peer, at);
+  trace.emit({ kind: "store", memory, index: indices, value, cache, peer, at });
+}
+
+function peerOf({ trace, memory }: Any, peer: Index | undefined, at: Location): Value | undefined {
+  if (peer === undefined) return undefined;
+  const value = toIndex(trace, peer, "peer", at);
+  requirePeer(memory, value, at);
+  return value;
 }
 
 function requireHint(cache: CacheHint, allowed: readonly CacheHint[], at: Location): void {
@@ -186,7 +212,8 @@ function atomic<N extends DTypeName>(
   return wrap(trace, trace.let({ kind: "atomic", fn, memory, index: indices, a, compare: expected }, at));
 }
 
-function toIndices(tensor: Any, index: readonly Index[], at: Location): readonly Value[] {
+/** One index per dimension, as values. @throws ShapeError */
+export function toIndices(tensor: Any, index: readonly Index[], at: Location): readonly Value[] {
   const { memory, trace } = tensor;
   trace.checkScope(`The tensor ${memory.name}`, tensor);
   if (!Array.isArray(index) || index.length !== memory.shape.length) {

@@ -1,12 +1,13 @@
 /**
  * `t`: a kernel as one of its threads sees it. Where it is in the grid, what it shares with others, how it branches and
- * loops, and the two points of programmatic dependent launch.
+ * loops, and the points of programmatic dependent launch. tile/thread.ts adds what tiles need.
  */
 import { checkReceivers, describe, requireDType, requireOptions } from "./check.ts";
 import { bool, type DType, type DTypeName, i32, type NumericName } from "./dtype.ts";
-import { PdlError, ShapeError, StagingError } from "./errors.ts";
+import { ShapeError, StagingError } from "./errors.ts";
 import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
 import type { Block, IdName, LaneCount, ReduceFn, Register, Shared, ShuffleMode, Type } from "./ir.ts";
+import type { TensorOptions } from "./params.ts";
 import { Reg, RegArray } from "./register.ts";
 import { type Dim, isDim } from "./size.ts";
 import { callerLocation, type Location, variableNameAt } from "./source.ts";
@@ -32,11 +33,23 @@ export interface RangeOptions {
 export interface Pdl<Late> {
   /** Lets the next kernel start as soon as every block came here. It publishes no memory. */
   launchDependents(): void;
-  /** Waits until the kernels before this one are complete and visible; yields the tensors that they may have written. Once per kernel, outside loops and branches. */
+  /**
+   * Waits until the kernels before this one are complete and visible; yields the tensors that they may have written. Once per
+   * thread, outside loops. In a branch of some warps the tensors live in that branch only.
+   */
   wait(): Late;
+  /** The same tensors without waiting, for warps that came through `t.barrier()` after another warp of their block had waited. */
+  afterBarrier(): Late;
 }
 
-export class Thread<Late = unknown> {
+/** How many blocks, of how many threads. */
+export interface LaunchShape {
+  readonly grid: readonly [Dim, Dim, Dim];
+  readonly block: number;
+  readonly cluster: number;
+}
+
+export class BasicThread<Late = unknown> {
   /** blockIdx */
   readonly block: Axes;
   /** gridDim */
@@ -50,9 +63,9 @@ export class Thread<Late = unknown> {
   /** Warps per block. */
   readonly warps: number;
   readonly pdl: Pdl<Late>;
-  private readonly trace: Trace;
+  protected readonly trace: Trace;
 
-  constructor(trace: Trace, grid: readonly [Dim, Dim, Dim], block: number, late: () => Late) {
+  constructor(trace: Trace, { grid, block }: LaunchShape, late: () => Late) {
     this.trace = trace;
     const at = trace.root.at;
     const id = (name: IdName): Expr<"i32"> =>
@@ -74,27 +87,13 @@ export class Thread<Late = unknown> {
     this.warp = id("warp");
     this.lane = id("lane");
     this.warps = block / 32;
-    let waitedAt: Location | undefined;
     this.pdl = {
       launchDependents: () => trace.emit({ kind: "pdlLaunch", at: callerLocation() }),
       wait: () => {
-        const here = callerLocation();
-        if (waitedAt) {
-          throw new PdlError("A kernel waits once", {
-            at: here,
-            related: [{ what: "the first wait is", at: waitedAt }],
-          });
-        }
-        if (trace.current !== trace.root) {
-          throw new PdlError("The wait stands inside a loop or branch, where some threads might not come", {
-            at: here,
-            hint: "Call t.pdl.wait() at the top level of the kernel",
-          });
-        }
-        waitedAt = here;
-        trace.emit({ kind: "pdlWait", at: here });
+        trace.emit({ kind: "pdlWait", at: callerLocation() });
         return late();
       },
+      afterBarrier: () => late(),
     };
   }
 
@@ -162,13 +161,16 @@ export class Thread<Late = unknown> {
     return wrap(this.trace, this.trace.let({ kind: "pack", lanes: Object.freeze(values) }, at));
   }
 
-  /** Shared memory of the block: undefined content, 16-byte aligned, the same tensor wherever in the kernel it is made. */
+  /** Shared memory of the block: undefined content, 16-byte aligned or more, the same tensor wherever in the kernel it is made. */
   shared<N extends DTypeName, const S extends readonly [number, ...number[]]>(
     dtype: DType<N>,
     shape: S,
+    options: TensorOptions = {},
   ): Tensor<N, S["length"], "shared"> {
     const at = callerLocation();
     requireDType(dtype, at);
+    requireOptions(options, ["alignBytes"], at);
+    const { alignBytes = 16 } = options;
     if (!Array.isArray(shape) || shape.length === 0 || !shape.every((size) => Number.isInteger(size) && size >= 1)) {
       const given = Array.isArray(shape) ? `[${shape.map(describe).join(", ")}]` : describe(shape);
       throw new ShapeError(`Shared memory has a fixed shape of positive whole numbers, not ${given}`, {
@@ -176,13 +178,19 @@ export class Thread<Late = unknown> {
         hint: "Write t.shared(f32, [rows, columns]) with TypeScript numbers; for a size known at launch use its maximum",
       });
     }
+    if (![16, 32, 64, 128, 256, 512, 1024].includes(alignBytes)) {
+      throw new ShapeError(
+        `Shared memory is aligned to a power of two from 16 to 1,024 bytes, not ${describe(alignBytes)}`,
+        { at },
+      );
+    }
     const name = variableNameAt(at) ?? "s";
     const memory: Shared = Object.freeze({
       kind: "shared",
       name,
       dtype,
       shape: Object.freeze([...shape]),
-      alignBytes: 16,
+      alignBytes,
       at,
     });
     this.trace.shared.push(memory);
@@ -216,6 +224,7 @@ export class Thread<Late = unknown> {
           throw new StagingError("Only a loop whose bounds are TypeScript numbers can be unrolled", { at });
         }
         const induction = trace.induction(at);
+        trace.facts.enterLoop(induction, from, to, step);
         const scope = trace.open(at);
         let started = false;
         return {

@@ -9,10 +9,12 @@ import { type DType, f32, i32 } from "./dtype.ts";
 import { DTypeError, ScopeError, StagingError, UnsupportedError } from "./errors.ts";
 import { foldBinary } from "./fold.ts";
 import type { BinaryFn, Block, Leaf, Op, Shared, Stmt, Type, Value } from "./ir.ts";
+import type { MBarrier, TensorMap } from "./ir-tile.ts";
 import { decode, encode } from "./numerics.ts";
 import { type Dim, minOf, multipleOf, type Size } from "./size.ts";
 import { callerLocation, type Location, loopVariableAt, variableNameAt } from "./source.ts";
 import { resultType } from "./typing.ts";
+import { FactsAnalysis, type LaunchFacts } from "./verify/facts.ts";
 
 /** A block being recorded. */
 export interface Scope {
@@ -35,16 +37,21 @@ export class Trace {
   readonly kernelName: string;
   readonly root: Scope;
   readonly shared: Shared[] = [];
+  readonly mbarriers: MBarrier[] = [];
+  readonly tensorMaps: TensorMap[] = [];
   readonly usedSizes = new Set<Size>();
   /** Where loops were described that nothing has iterated yet. */
   readonly idleLoops = new Set<Location>();
+  /** What is known about indices so far; for choosing how wide an access may be. */
+  readonly facts: FactsAnalysis;
   private readonly stack: Scope[];
   private readonly leaves = new Map<string, Value>();
   private nextId = 0;
   private statements = 0;
 
-  constructor(kernelName: string, at: Location) {
+  constructor(kernelName: string, at: Location, launch: Omit<LaunchFacts, "body">) {
     this.kernelName = kernelName;
+    this.facts = new FactsAnalysis({ ...launch, body: [] });
     this.root = { stmts: [], at, open: true };
     this.stack = [this.root];
   }

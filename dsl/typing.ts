@@ -1,4 +1,5 @@
 /** Typing rules: the type of each operation's result, or why it has none. Tracing and the verifier both ask here. */
+import { type MmaAtom, valuesOf } from "./atoms/mma.ts";
 import { describe } from "./check.ts";
 import { bool, type DType, f32, i32 } from "./dtype.ts";
 import { DTypeError } from "./errors.ts";
@@ -7,6 +8,7 @@ import {
   formatType,
   type LaneCount,
   type Leaf,
+  type Memory,
   type Op,
   sameType,
   type Type,
@@ -107,6 +109,24 @@ export function resultType(op: Exclude<Op, Leaf>, at: Location): Type {
       requireScalar("pack", first, at);
       return { dtype: first.type.dtype, lanes };
     }
+    case "join": {
+      const [first] = op.parts;
+      const lanes = op.parts.reduce((sum, part) => sum + part.type.lanes, 0);
+      requireLanes(lanes, at);
+      if (!first || op.parts.length < 2) throw new DTypeError("join takes two vectors or more", { at });
+      for (const part of op.parts) requireSame("join", first, part, at);
+      return { dtype: first.type.dtype, lanes };
+    }
+    case "slice":
+      requireLanes(op.lanes, at);
+      if (!(op.first >= 0 && op.first % op.lanes === 0 && op.first + op.lanes <= op.a.type.lanes)) {
+        throw new DTypeError(`${formatType(op.a.type)} has no ${op.lanes} lanes from ${describe(op.first)} on`, {
+          at,
+          related: [{ what: "the vector was made", at: op.a.at }],
+          hint: "A slice begins at a multiple of its own lanes",
+        });
+      }
+      return { dtype: op.a.type.dtype, lanes: op.lanes };
     case "extract":
       if (!(Number.isInteger(op.lane) && op.lane >= 0 && op.lane < op.a.type.lanes)) {
         throw new DTypeError(`${formatType(op.a.type)} has no lane ${describe(op.lane)}`, {
@@ -133,6 +153,7 @@ export function resultType(op: Exclude<Op, Leaf>, at: Location): Type {
         requireDType("load", op.guard, ["bool"], at);
         requireScalar("load", op.guard, at);
       }
+      if (op.peer) requirePeer(op.memory, op.peer, at);
       return { dtype: op.memory.dtype, lanes: op.lanes };
     case "shuffle":
       requireDType("shuffle", op.a, numeric, at);
@@ -157,7 +178,54 @@ export function resultType(op: Exclude<Op, Leaf>, at: Location): Type {
       if (op.compare) requireSame(`atomic ${op.fn}`, op.a, op.compare, at);
       return op.a.type;
     }
+    case "mma": {
+      const { atom } = op;
+      if (atom.kind !== "mma") {
+        throw new DTypeError(`${atom.name} reads its operands from shared memory`, {
+          at,
+          hint: "Use t.wgmma(accumulator, a, b)",
+        });
+      }
+      const types = fragmentTypes(atom);
+      for (const operand of ["a", "b", "c"] as const) {
+        if (sameType(op[operand].type, types[operand])) continue;
+        throw new DTypeError(
+          `${atom.name} takes ${formatType(types[operand])} as ${operand.toUpperCase()}, not ${formatType(op[operand].type)}`,
+          { at, related: [{ what: "the operand was made", at: op[operand].at }] },
+        );
+      }
+      return types.c;
+    }
+    case "ldmatrix": {
+      requireIndex(op.index, op.memory.shape.length, op.memory.name, at);
+      const { dtype } = op.memory;
+      if (op.transposed && dtype.bytes !== 2) {
+        throw new DTypeError(`A transposing ldmatrix moves 2-byte elements, not ${dtype.name}`, { at });
+      }
+      const lanes = (op.matrices * 4) / dtype.bytes;
+      requireLanes(lanes, at);
+      return { dtype, lanes };
+    }
   }
+}
+
+/** The types of the values that a thread holds of a mma's operands. */
+export function fragmentTypes(atom: MmaAtom): { readonly [operand in "a" | "b" | "c"]: Type } {
+  const type = (operand: "A" | "B" | "C", dtype: DType): Type => ({
+    dtype,
+    lanes: valuesOf(atom, operand) as LaneCount,
+  });
+  return { a: type("A", atom.a), b: type("B", atom.b), c: type("C", atom.c) };
+}
+
+/** @throws DTypeError unless it is an i32 and the memory is shared */
+export function requirePeer(memory: Memory, peer: Value, at: Location): void {
+  requireIndex([peer], 1, "a cluster", at);
+  if (memory.kind === "shared") return;
+  throw new DTypeError(`${memory.name} is global memory: every block sees the same`, {
+    at,
+    hint: "peer is for shared memory, of which each block of a cluster has its own",
+  });
 }
 
 /** Whether IR `convert` exists: always with f32, i32 or u32 on one side. */

@@ -9,6 +9,10 @@ import {
   gemmReference,
   llGemmDotBf16,
   llGemmDotE4m3,
+  llGemmMmaBf16,
+  llGemmMmaE4m3,
+  llGemmPipelineBf16,
+  llGemmPipelineE4m3,
   randomTensor,
   rmsNorm,
   rmsNormReference,
@@ -31,28 +35,29 @@ const report = (name: string, { ok, first }: Verdict): void => {
   if (!ok) process.exitCode = 1;
 };
 
-const anySize = llGemmDotBf16({ M: size("M", { max: 16 }), N: size("N"), K: size("K"), out: bf16 });
+const families = [
+  { name: "dot", bf16: llGemmDotBf16, e4m3: llGemmDotE4m3 },
+  { name: "mma", bf16: llGemmMmaBf16, e4m3: llGemmMmaE4m3 },
+  { name: "pipeline", bf16: llGemmPipelineBf16, e4m3: llGemmPipelineE4m3 },
+] as const;
+const anySize = { M: size("M", { max: 16 }), N: size("N"), K: size("K"), out: bf16 } as const;
+
 for (const [M, N, K] of shapes) {
   const model = { terms: K, partials: 256, device: "cuda" } as const;
   const [x, w] = [randomTensor(bf16, [M, K], "normal", random), randomTensor(bf16, [N, K], "normal", random)];
   const reference = gemmReference(x, w);
-  const fixed = await run(gpu, llGemmDotBf16({ M, N, K, out: f32 }), { x, w, y: HostTensor.filled(f32, [M, N], 0xff) });
-  report(`bf16 ${M}x${N}x${K}`, checkInterval(fixed.y, reference.y, reference.magnitudes, model));
-  const late = await run(gpu, anySize, { x, w, y: HostTensor.filled(bf16, [M, N], 0xff) });
-  report(`bf16 ${M}x${N}x${K}, sizes at launch`, checkInterval(late.y, reference.y, reference.magnitudes, model));
-
   const [x8, w8] = [randomTensor(e4m3, [M, K], "normal", random), randomTensor(e4m3, [N, K], "normal", random)];
-  const scale = HostTensor.from(f32, [1], [0.5]);
-  const y8 = HostTensor.filled(bf16, [M, N], 0xff);
-  const scaled = await run(gpu, llGemmDotE4m3({ M, N, K, out: bf16 }), {
-    x: x8,
-    w: w8,
-    xScale: scale,
-    wScale: scale,
-    y: y8,
-  });
   const reference8 = gemmReference(x8, w8, 0.25);
-  report(`e4m3 ${M}x${N}x${K}`, checkInterval(scaled.y, reference8.y, reference8.magnitudes, model));
+  const scale = HostTensor.from(f32, [1], [0.5]);
+  const scaled = { x: x8, w: w8, xScale: scale, wScale: scale };
+  for (const { name, bf16: makeBf16, e4m3: makeE4m3 } of families) {
+    const fixed = await run(gpu, makeBf16({ M, N, K, out: f32 }), { x, w });
+    report(`${name} bf16 ${M}x${N}x${K}`, checkInterval(fixed.y, reference.y, reference.magnitudes, model));
+    const late = await run(gpu, makeBf16(anySize), { x, w, y: HostTensor.filled(bf16, [M, N], 0xff) });
+    report(`${name} bf16 ${M}x${N}x${K}, at launch`, checkInterval(late.y, reference.y, reference.magnitudes, model));
+    const narrow = await run(gpu, makeE4m3({ M, N, K, out: bf16 }), scaled);
+    report(`${name} e4m3 ${M}x${N}x${K}`, checkInterval(narrow.y, reference8.y, reference8.magnitudes, model));
+  }
 
   const [a, r] = [randomTensor(bf16, [M, K], "normal", random), randomTensor(bf16, [M, K], "normal", random)];
   const weight = randomTensor(bf16, [K], "normal", random);

@@ -76,25 +76,25 @@ describe("printKernel", () => {
         rX: bf16x8 = load x[block.x, k], stream
         for n in 0..8 {
           reg sum: f32 = 0
-          %13: bf16x8 = load w[n, k]
-          %14: f32 = sum
-          %15: f32 = dot(%13, rX, %14)
-          sum = %15
+          %14: bf16x8 = load w[n, k]
+          %15: f32 = sum
+          %16: f32 = dot(%14, rX, %15)
+          sum = %16
           total: f32 = sum
           total.2: f32 = warp.add(total)
-          %18: bool = lane == 0
-          if %18 {
+          %19: bool = lane == 0
+          if %19 {
             store sums[warp, n] = total.2
           }
         }
         barrier
-        %19: bool = thread < 8
-        if %19 {
+        %20: bool = thread < 8
+        if %20 {
           total.3: f32 = load sums[0, thread]
           total.4: f32 = load sums[1, thread]
           total.5: f32 = total.3 + total.4
-          %24: f32 = total.5 * alpha
-          store y[block.x, thread] = %24
+          %25: f32 = total.5 * alpha
+          store y[block.x, thread] = %25
         }
       "
     `);

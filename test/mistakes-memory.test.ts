@@ -6,6 +6,7 @@ import {
   bool,
   ceilDiv,
   DivergenceError,
+  type Expr,
   f32,
   floorDiv,
   frozen,
@@ -17,10 +18,13 @@ import {
   output,
   PdlError,
   RoleError,
+  scalar,
+  ScopeError,
   ShapeError,
   size,
   StagingError,
   type Tensor,
+  type Thread,
 } from "../dsl/index.ts";
 import type { Block, Stmt } from "../dsl/ir.ts";
 import type { SizeFacts } from "../dsl/size.ts";
@@ -46,18 +50,245 @@ mistake("two waits", PdlError, /waits once[^]*first wait/, () =>
   }),
 );
 
-mistake(
-  "a wait in a branch",
-  PdlError,
-  /inside a loop or branch[^]*top level/,
-  () => kernel(config, (t) => t.when(t.lane.eq(0), () => void t.pdl.wait())), // wrong
-);
-
-mistake("a wait in a loop", PdlError, /inside a loop or branch/, () =>
+mistake("a wait in a loop", PdlError, /wait stands inside a loop\n[^]*before the loop/, () =>
   kernel(config, (t) => {
     for (const _ of t.range(2)) t.pdl.wait(); // wrong
   }),
 );
+
+mistake("a wait in a loop in a branch", PdlError, /wait stands inside a loop/, () =>
+  kernel(config, (t) => {
+    t.when(t.warp.eq(0), () => {
+      for (const _ of t.range(2)) t.pdl.wait(); // wrong
+    });
+  }),
+);
+
+const everyBlock = { ...config, grid: 4, block: 128, params: { ...config.params, n: scalar(i32) } } as const;
+
+describe("a wait in a branch that perhaps no thread of some block takes", () => {
+  const perhaps = /inside a branch that perhaps no thread takes[^]*t\.warp\.eq\(0\), t\.warp\.lt\(4\)/;
+  mistake("a branch of one block", PdlError, perhaps, () =>
+    kernel(everyBlock, (t) => {
+      t.when(t.block.x.eq(0), () => void t.pdl.wait()); // wrong
+    }),
+  );
+  mistake("a branch that a scalar decides", PdlError, perhaps, () =>
+    kernel(everyBlock, (t, { n }) => {
+      t.when(n.gt(0), () => void t.pdl.wait()); // wrong
+    }),
+  );
+  mistake("a warp that a scalar chooses", PdlError, perhaps, () =>
+    kernel(everyBlock, (t, { n }) => {
+      t.when(t.warp.eq(n), () => void t.pdl.wait()); // wrong
+    }),
+  );
+  mistake("a warp that the block chooses", PdlError, perhaps, () =>
+    kernel(everyBlock, (t) => {
+      t.when(t.warp.add(t.block.x).eq(3), () => void t.pdl.wait()); // wrong
+    }),
+  );
+  mistake("a branch that data decides", PdlError, perhaps, () =>
+    kernel({ ...everyBlock, params: { w: frozen(i32, [4]) } }, (t, { w }) => {
+      t.when(w.load([t.warp]).gt(0), () => void t.pdl.wait()); // wrong
+    }),
+  );
+  mistake("a branch that a register decides", PdlError, perhaps, () =>
+    kernel(everyBlock, (t) => {
+      const go = t.reg(i32, 1);
+      t.when(go.get().eq(1), () => void t.pdl.wait()); // wrong
+    }),
+  );
+  mistake("a warp that isn't there", PdlError, perhaps, () =>
+    kernel(everyBlock, (t) => {
+      t.when(t.warp.eq(4), () => void t.pdl.wait()); // wrong
+    }),
+  );
+  mistake("a value between those that occur", PdlError, perhaps, () =>
+    kernel(everyBlock, (t) => {
+      t.when(t.warp.mul(2).eq(3), () => void t.pdl.wait()); // wrong
+    }),
+  );
+  mistake("the other side of every warp", PdlError, perhaps, () =>
+    kernel(everyBlock, (t) => {
+      t.when(
+        t.warp.lt(4),
+        () => {},
+        () => void t.pdl.wait(), // wrong
+      );
+    }),
+  );
+  mistake("a branch inside a branch", PdlError, perhaps, () =>
+    kernel(everyBlock, (t) => {
+      t.when(t.warp.lt(2), () => t.when(t.block.x.eq(0), () => void t.pdl.wait())); // wrong
+    }),
+  );
+  mistake("one side of a branch inside a branch", PdlError, perhaps, () =>
+    kernel(everyBlock, (t) => {
+      t.when(t.warp.lt(2), () => t.when(t.warp.eq(3), () => void t.pdl.wait())); // wrong
+    }),
+  );
+});
+
+mistake("a tensor outside the branch of its wait", ScopeError, /tensor x is used outside[^]*began/, () =>
+  kernel(everyBlock, (t) => {
+    let x: Tensor<"f32", 1, "input"> | undefined;
+    // prettier-ignore
+    t.when(t.warp.eq(0), () => { // cause
+      ({ x } = t.pdl.wait());
+    });
+    t.barrier();
+    x?.load([t.lane]); // wrong
+  }),
+);
+
+mistake("afterBarrier without a barrier", PdlError, /load of x, which is input, before the wait/, () =>
+  kernel(everyBlock, (t) => {
+    t.when(t.warp.eq(0), () => void t.pdl.wait()); // cause
+    t.pdl.afterBarrier().x.load([t.lane]); // wrong
+  }),
+);
+
+mistake("afterBarrier with the barrier before the wait", PdlError, /load of x/, () =>
+  kernel(everyBlock, (t) => {
+    t.barrier();
+    t.when(t.warp.eq(0), () => void t.pdl.wait()); // cause
+    t.pdl.afterBarrier().x.load([t.lane]); // wrong
+  }),
+);
+
+mistake("afterBarrier with a barrier of the warp only", PdlError, /load of x/, () =>
+  kernel(everyBlock, (t) => {
+    t.when(t.warp.eq(0), () => void t.pdl.wait());
+    t.warpBarrier();
+    t.namedBarrier(1, 128);
+    t.pdl.afterBarrier().x.load([t.lane]); // wrong
+  }),
+);
+
+mistake("afterBarrier with a barrier in a loop that may not run", PdlError, /load of x/, () =>
+  kernel(everyBlock, (t, { n }) => {
+    t.when(t.warp.eq(0), () => void t.pdl.wait());
+    for (const _ of t.range(n)) t.barrier();
+    t.pdl.afterBarrier().x.load([t.lane]); // wrong
+  }),
+);
+
+mistake("afterBarrier with half a cluster barrier", PdlError, /load of x/, () =>
+  kernel({ ...everyBlock, cluster: 4 }, (t) => {
+    t.when(t.warp.eq(0), () => void t.pdl.wait());
+    t.cluster.arrive();
+    t.pdl.afterBarrier().x.load([t.lane]); // wrong
+  }),
+);
+
+mistake("a wait between the halves of the cluster barrier", PdlError, /load of x/, () =>
+  kernel({ ...everyBlock, cluster: 4 }, (t) => {
+    t.cluster.arrive();
+    t.when(t.warp.eq(0), () => void t.pdl.wait());
+    t.cluster.wait();
+    t.pdl.afterBarrier().x.load([t.lane]); // wrong
+  }),
+);
+
+mistake("afterBarrier in the branch that did not wait", PdlError, /load of x/, () =>
+  kernel(everyBlock, (t) => {
+    t.when(
+      t.warp.eq(0),
+      () => void t.pdl.wait(), // cause
+      () => void t.pdl.afterBarrier().x.load([t.lane]), // wrong
+    );
+  }),
+);
+
+mistake("a store by warps that neither waited nor met", PdlError, /store to y before the wait[^]*barrier after/, () =>
+  kernel(everyBlock, (t) => {
+    t.when(t.warp.eq(0), () => void t.pdl.wait()); // cause
+    t.when(t.warp.ne(0), () => t.pdl.afterBarrier().y.store([t.lane], 0)); // wrong
+  }),
+);
+
+mistake("a second wait in a branch", PdlError, /waits once[^]*first wait/, () =>
+  kernel(config, (t) => {
+    t.pdl.wait(); // cause
+    t.when(t.lane.eq(0), () => void t.pdl.wait()); // wrong
+  }),
+);
+
+test("warps with tasks of their own: some wait, the others come after a barrier", () => {
+  const conditions: readonly ((t: Thread) => Expr<"bool">)[] = [
+    (t) => t.warp.eq(0),
+    (t) => t.warp.eq(3),
+    (t) => t.warp.lt(2),
+    (t) => t.warp.ge(2),
+    (t) => t.warp.gt(2),
+    (t) => t.warp.le(0),
+    (t) => t.warp.ne(1),
+    (t) => t.warp.eq(1).not(),
+    (t) => t.thread.lt(32),
+    (t) => t.thread.eq(64),
+    (t) => t.lane.eq(0),
+    (t) => t.warp.div(2).lt(1),
+  ];
+  for (const condition of conditions) {
+    kernel(everyBlock, (t) => {
+      const sX = t.shared(f32, [32]);
+      t.when(condition(t), () => {
+        const { x } = t.pdl.wait();
+        sX.store([t.lane], x.load([t.lane]));
+      });
+      t.barrier();
+      const { y } = t.pdl.afterBarrier();
+      t.when(t.warp.eq(0), () => y.store([t.lane], sX.load([t.lane])));
+    });
+  }
+});
+
+test("a wait on both sides, in the other side, in a nested branch of both sides", () => {
+  kernel(everyBlock, (t) => {
+    const copy = () => {
+      const { x, y } = t.pdl.wait();
+      y.store([t.lane], x.load([t.lane]));
+    };
+    t.when(t.block.x.eq(0), copy, copy);
+    // Who came here has waited.
+    t.pdl.afterBarrier().x.load([t.lane]);
+  });
+  kernel(everyBlock, (t) => {
+    t.when(
+      t.warp.lt(3),
+      () => {},
+      () => void t.pdl.wait().x.load([t.lane]),
+    );
+  });
+  kernel(everyBlock, (t) => {
+    for (const warp of [0, 2]) t.when(t.warp.eq(warp), () => void t.pdl.wait().x.load([t.lane]));
+  });
+  kernel(everyBlock, (t) => {
+    const wait = () => void t.pdl.wait();
+    t.when(t.warp.lt(2), () => t.when(t.block.x.eq(0), wait, wait));
+  });
+});
+
+test("a cluster barrier orders as a block barrier does", () => {
+  kernel({ ...everyBlock, cluster: 4 }, (t) => {
+    t.when(t.warp.eq(0), () => void t.pdl.wait());
+    t.cluster.barrier();
+    const { x, y } = t.pdl.afterBarrier();
+    y.store([t.lane], x.load([t.lane]));
+  });
+});
+
+test("a barrier in a loop orders what comes after it there", () => {
+  kernel(everyBlock, (t, { n }) => {
+    t.when(t.warp.eq(0), () => void t.pdl.wait());
+    for (const _ of t.range(n)) {
+      t.barrier();
+      const { x, y } = t.pdl.afterBarrier();
+      y.store([t.lane], x.load([t.lane]));
+    }
+  });
+});
 
 /** x to y, with the statements of the body in another order. */
 function rearranged(order: (body: Block) => Block): KernelIR {
@@ -96,8 +327,8 @@ describe("a hand-broken consumer is rejected by the verifier", () => {
     expect(error instanceof Error ? error.message : "").toMatch(says ?? /^$/);
   });
 
-  test("wait in a branch", () => {
-    expect(() => verify(rearranged(inBranch))).toThrow(/inside a loop or branch/);
+  test("wait in a branch that is always taken, load after it", () => {
+    expect(() => verify(rearranged(inBranch))).toThrow(/load of x, which is input, before the wait/);
   });
 });
 
@@ -476,13 +707,13 @@ mistake(
   () => traced((_t, { x }) => x.load([0], { cache: untyped("fast") })), // wrong
 );
 
-mistake("options that aren't an object", ShapeError, /Options here are { cache, guard }, not "stream"/, () =>
+mistake("options that aren't an object", ShapeError, /Options here are { cache, guard, peer }, not "stream"/, () =>
   traced((_t, { x }) => {
     x.load([0], untyped("stream")); // wrong
   }),
 );
 
-mistake("a misspelt option", ShapeError, /Options here are { cache, guard }, not { gaurd }/, () =>
+mistake("a misspelt option", ShapeError, /Options here are { cache, guard, peer }, not { gaurd }/, () =>
   traced((t, { x }) => {
     x.load([0], untyped({ gaurd: t.lane })); // wrong
   }),

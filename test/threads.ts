@@ -139,6 +139,7 @@ export function run(
             "block.x": thread.block,
             "block.y": thread.row,
             "block.z": 0,
+            rank: 0,
             thread: thread.thread,
             warp: thread.thread >> 5,
             lane: thread.thread & 31,

@@ -72,6 +72,28 @@ function declare({ handle }: Library) {
     cuLaunchKernelEx: f<[config: Bytes, fn: FunctionHandle, params: Bytes, extra: null]>(
       "int cuLaunchKernelEx(void *config, void *fn, void *params, void *extra)",
     ),
+    cuOccupancyMaxActiveClusters: f<[clusters: Out32, fn: FunctionHandle, config: Bytes]>(
+      "int cuOccupancyMaxActiveClusters(void *clusters, void *fn, void *config)",
+    ),
+    cuTensorMapEncodeTiled: f<
+      [
+        map: Bytes,
+        dataType: number,
+        rank: number,
+        address: DevicePointer,
+        sizes: Out64,
+        strides: Out64,
+        box: Uint32Array<ArrayBuffer>,
+        elementStrides: Uint32Array<ArrayBuffer>,
+        interleave: number,
+        swizzle: number,
+        l2Promotion: number,
+        outsideFill: number,
+      ]
+    >(
+      "int cuTensorMapEncodeTiled(void *map, int dataType, uint32_t rank, uint64_t address, void *sizes, void *strides, " +
+        "void *box, void *elementStrides, int interleave, int swizzle, int l2Promotion, int outsideFill)",
+    ),
     // Streams and events
     cuStreamCreate: f<[stream: Out64, flags: number]>("int cuStreamCreate(void *stream, uint32_t flags)"),
     cuStreamDestroy: f<[stream: StreamHandle]>("int cuStreamDestroy_v2(void *stream)"),

@@ -11,6 +11,7 @@ import { LaunchPacket } from "./packet.ts";
 import { describeResult, refusedImage } from "./results.ts";
 import type { MemoryUse } from "./storage.ts";
 import type { Stream } from "./stream.ts";
+import { TensorMaps } from "./tensor-map.ts";
 
 // CUfunction_attribute
 const maxThreadsPerBlock = 0;
@@ -41,6 +42,8 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
   readonly #context: PrimaryContext;
   readonly #function: FunctionHandle;
   readonly #dynamicSharedBytes: number;
+  /** Each with the index of its tensor. */
+  readonly #tensorMaps: readonly { readonly index: number; readonly maps: TensorMaps }[];
   #packet: LaunchPacket | undefined;
 
   /** Loads the machine code. @throws UnsupportedError when driver or device can't run it; DeviceError */
@@ -53,6 +56,10 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
     this.compiler = compiled.compiler;
     this.#context = context;
     this.#dynamicSharedBytes = module.dynamicSharedBytes;
+    this.#tensorMaps = module.tensorMaps.map((map) => ({
+      index: kernel.ir.tensors.indexOf(map.tensor),
+      maps: new TensorMaps(context, kernel, map),
+    }));
     this.module = load(context, parts);
     try {
       this.#function = context.receive(`looking up ${module.entry}`, (api, out) =>
@@ -69,12 +76,14 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
    * Enqueues one launch; `pointers` are the addresses of its tensors.
    * @throws ArgumentError for numbers that don't fit, DeviceError
    */
-  launch(stream: Stream, { grid, scalars }: BoundLaunch, pointers: readonly DevicePointer[], memory: MemoryUse): void {
+  launch(stream: Stream, launch: BoundLaunch, pointers: readonly DevicePointer[], memory: MemoryUse): void {
+    const { grid, tensors, scalars } = launch;
     const packet = (this.#packet ??= new LaunchPacket({
       block: this.kernel.ir.block,
       dynamicSharedBytes: this.#dynamicSharedBytes,
       tensorCount: pointers.length,
       scalarCount: scalars.length,
+      tensorMapCount: this.#tensorMaps.length,
     }));
     if (pointers.length !== packet.tensorCount || scalars.length !== packet.scalarCount) {
       throw new ArgumentError(
@@ -83,9 +92,20 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
         { at: this.kernel.at },
       );
     }
+    const { cluster } = this.kernel.ir;
+    if (grid[0] % cluster !== 0) {
+      throw new ArgumentError(
+        `${this.kernel.name}: a grid of ${grid[0]} blocks along x doesn't divide into clusters of ${cluster}`,
+        { at: this.kernel.at },
+      );
+    }
     packet.setGrid(grid);
     for (const [index, pointer] of pointers.entries()) packet.setTensor(index, pointer);
     for (const [index, scalar] of scalars.entries()) packet.setScalar(index, scalar);
+    for (const [map, { index, maps }] of this.#tensorMaps.entries()) {
+      const [tensor, pointer] = [tensors[index], pointers[index]];
+      if (tensor && pointer !== undefined) packet.setTensorMap(map, maps.of(tensor, pointer));
+    }
     stream.launch(packet, this.#function, this.kernel, memory);
   }
 
@@ -114,6 +134,32 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
         { at },
       );
     }
+    if (ir.cluster > 1) this.#requireRoomForCluster(shared);
+  }
+
+  /** The blocks of a cluster run at once, on multiprocessors next to each other. */
+  #requireRoomForCluster(sharedBytes: number): void {
+    const { name, at, ir } = this.kernel;
+    const packet = new LaunchPacket({
+      block: ir.block,
+      dynamicSharedBytes: this.#dynamicSharedBytes,
+      tensorCount: 0,
+      scalarCount: 0,
+      tensorMapCount: 0,
+    });
+    packet.setGrid([ir.cluster, 1, 1]);
+    const out = new Int32Array(1);
+    const { api } = this.#context.driver;
+    const result = this.#context.query(`asking whether clusters of ${name} fit`, () =>
+      api.cuOccupancyMaxActiveClusters(out, this.#function, packet.config),
+    );
+    const clusters = out[0] ?? 0;
+    if (result === 0 && clusters > 0) return;
+    throw new UnsupportedError(
+      `${this.#context.device.name} has no room for ${name}'s clusters of ${ir.cluster} blocks with ${ir.block} threads ` +
+        `and ${formatBytes(sharedBytes)} of shared memory each${result === 0 ? "" : `: ${describeResult(api, result)}`}`,
+      { at, hint: "Use smaller clusters, fewer threads or less shared memory" },
+    );
   }
 }
 

@@ -18,13 +18,13 @@ import { type LaneWise, laneWiseName } from "../lowering/lane-wise.ts";
 import { Names } from "../lowering/names.ts";
 import { atom, call, infix, term, type Text } from "../lowering/text.ts";
 import { binary, bitcast, constant, convert, noProof, type Proof, unary } from "./operations.ts";
-import { Prelude } from "./prelude.ts";
+import { TilePrelude } from "./prelude-tile.ts";
 import { isWholeWords } from "./vectors.ts";
 import { reserved } from "./reserved.ts";
 
 export class Expressions {
   protected readonly ir: KernelIR;
-  protected readonly prelude = new Prelude();
+  protected readonly prelude = new TilePrelude();
   protected readonly names = new Names(reserved);
   protected readonly plan: InlinePlan;
   protected readonly valueNames = new Map<Value, string>();
@@ -70,6 +70,18 @@ export class Expressions {
         if (same) return call(this.prelude.splat(type), this.text(first));
         return call(this.prelude.pack(type), ...op.lanes.map((lane) => this.text(lane)));
       }
+      case "join": {
+        const [first] = op.parts;
+        if (!first) throw new Error("a join of nothing");
+        const name = first.type.lanes === 1 ? this.prelude.pack(type) : this.prelude.join(first.type, type);
+        return call(name, ...op.parts.map((part) => this.text(part)));
+      }
+      case "slice": {
+        const a = this.text(op.a);
+        if (op.lanes === op.a.type.lanes) return a;
+        if (op.lanes === 1) return atom(this.prelude.lane(op.a.type, term(a), op.first));
+        return call(this.prelude.slice(op.a.type, type), a, atom(String(op.first)));
+      }
       case "extract":
         return atom(this.prelude.lane(op.a.type, term(this.text(op.a)), op.lane));
       case "dot":
@@ -95,6 +107,10 @@ export class Expressions {
         const args = op.compare ? [this.text(op.compare), this.text(op.a)] : [this.text(op.a)];
         return call(atomics[op.fn], pointer, ...args);
       }
+      case "mma":
+        return call(this.prelude.mma(op.atom), this.text(op.a), this.text(op.b), this.text(op.c));
+      case "ldmatrix":
+        return call(this.prelude.ldmatrix(type, op.transposed), atom(this.pointer(op.memory, op.index)));
     }
   }
 
@@ -144,7 +160,7 @@ export class Expressions {
     const { memory, cache } = op;
     const plain = memory.kind === "shared" || (memory.role !== "frozen" && cache === "normal");
     const value = plain
-      ? this.element(memory, op.index, type)
+      ? this.element(memory, op.index, type, op.peer)
       : call(this.prelude.load(type, memory.role, cache), atom(this.pointer(memory, op.index)));
     const isBool = plain && type.dtype.name === "bool" && type.lanes === 1;
     const whole = isBool ? infix("!=", value, atom("0")) : value;
@@ -152,8 +168,13 @@ export class Expressions {
     return { code: `${term(this.text(op.guard))} ? ${whole.code} : ${this.prelude.type(type)}{}`, operator: "?" };
   }
 
-  /** An lvalue: the element, or the vector that starts there. */
-  protected element(memory: Memory, index: readonly Value[], type: Type): Text {
+  /** An lvalue: the element, or the vector that starts there; of this block or of its peer. */
+  protected element(memory: Memory, index: readonly Value[], type: Type, peer: Value | undefined): Text {
+    if (peer) {
+      const theirs = call(this.prelude.peer(), atom(this.pointer(memory, index)), this.text(peer)).code;
+      const cast = type.lanes > 1 ? `(${this.prelude.type(type)}*)` : "";
+      return { code: `*${cast}${theirs}`, operator: "dereference" };
+    }
     if (type.lanes > 1) {
       const isConst = memory.kind === "tensor" && !isWritten(memory.role);
       const pointer = `(${isConst ? "const " : ""}${this.prelude.type(type)}*)${this.pointer(memory, index)}`;

@@ -8,6 +8,9 @@
  *                       64  value, a union of 64 bytes                                       64 bytes
  *   void *params[n]    128  the address of each argument's value                             n x u64
  *   values                  tensors first, then scalars; 8 bytes for each                    n x u64
+ *   tensor maps             at the next address that is a multiple of 64                     m x 128 bytes
+ *
+ * n counts all arguments, in the order tensors, scalars, tensor maps; of the values the last m are unused.
  *
  * The driver copies the arguments before cuLaunchKernelEx returns. The memory of an ArrayBuffer never moves, and this object
  * keeps it alive, so the addresses inside stay right.
@@ -26,12 +29,17 @@ const attributeCountAt = 48;
 const attributeAt = 56;
 const paramsAt = 128;
 
+/** CUtensorMap: its size, and the alignment that it is declared with. */
+export const tensorMapBytes = 128;
+export const tensorMapAlign = 64;
+
 export interface PacketShape {
   /** Threads per block. */
   readonly block: number;
   readonly dynamicSharedBytes: number;
   readonly tensorCount: number;
   readonly scalarCount: number;
+  readonly tensorMapCount: number;
 }
 
 export class LaunchPacket {
@@ -43,14 +51,18 @@ export class LaunchPacket {
   readonly scalarCount: number;
   readonly #view: DataView<ArrayBuffer>;
   readonly #valuesAt: number;
+  readonly #mapsAt: number;
 
-  constructor({ block, dynamicSharedBytes, tensorCount, scalarCount }: PacketShape) {
-    const count = tensorCount + scalarCount;
+  constructor({ block, dynamicSharedBytes, tensorCount, scalarCount, tensorMapCount }: PacketShape) {
+    const count = tensorCount + scalarCount + tensorMapCount;
     this.tensorCount = tensorCount;
     this.scalarCount = scalarCount;
     this.#valuesAt = paramsAt + 8 * count;
-    const memory = new ArrayBuffer(this.#valuesAt + 8 * count);
+    const end = this.#valuesAt + 8 * count;
+    const room = tensorMapCount > 0 ? tensorMapAlign + tensorMapBytes * tensorMapCount : 0;
+    const memory = new ArrayBuffer(end + room);
     const address = koffi.address(memory);
+    this.#mapsAt = aligned(address, end);
     const view = new DataView(memory);
     this.#view = view;
     this.config = new Uint8Array(memory);
@@ -63,7 +75,9 @@ export class LaunchPacket {
     view.setUint32(attributeAt, programmaticStreamSerialization, true);
     view.setInt32(attributeAt + 8, 1, true);
     for (let i = 0; i < count; i++) {
-      view.setBigUint64(paramsAt + 8 * i, address + BigInt(this.#valuesAt + 8 * i), true);
+      const map = i - tensorCount - scalarCount;
+      const at = map < 0 ? this.#valuesAt + 8 * i : this.#mapsAt + tensorMapBytes * map;
+      view.setBigUint64(paramsAt + 8 * i, address + BigInt(at), true);
     }
   }
 
@@ -87,6 +101,11 @@ export class LaunchPacket {
     this.#view.setBigUint64(this.#valuesAt + 8 * index, pointer, true);
   }
 
+  /** The bytes of a CUtensorMap. */
+  setTensorMap(index: number, map: Uint8Array): void {
+    new Uint8Array(this.#view.buffer, this.#mapsAt + tensorMapBytes * index, tensorMapBytes).set(map);
+  }
+
   /** @throws ArgumentError when the value isn't one of the dtype's */
   setScalar(index: number, { name, dtype, value }: BoundScalar): void {
     const at = this.#valuesAt + 8 * (this.tensorCount + index);
@@ -94,4 +113,10 @@ export class LaunchPacket {
     else if (dtype.name === "i32") this.#view.setInt32(at, wholeNumber(name, value, -(2 ** 31), 2 ** 31 - 1), true);
     else this.#view.setUint32(at, wholeNumber(name, value, 0, 2 ** 32 - 1), true);
   }
+}
+
+/** The first offset from `offset` on whose address a tensor map may have. */
+export function aligned(address: bigint, offset: number): number {
+  const beyond = Number((address + BigInt(offset)) % BigInt(tensorMapAlign));
+  return beyond === 0 ? offset : offset + tensorMapAlign - beyond;
 }

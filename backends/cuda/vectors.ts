@@ -128,6 +128,55 @@ export class Vectors extends Parts {
     });
   }
 
+  /** `slice_bf16x4(a, 4)`: the lanes from 4 on; words are copied whole where the piece consists of such. */
+  slice(from: Type, to: Type): string {
+    const name = `slice_${formatType(to)}`;
+    this.part(`${name} ${formatType(from)}`, () => {
+      const { bytes } = to.dtype;
+      const whole = byteSize(to) % 4 === 0;
+      const [array, count, first] =
+        bytes === 4 ? ["v", to.lanes, "first"] : ["w", byteSize(to) / 4, `first / ${4 / bytes}`];
+      const loop = whole
+        ? `for (int i = 0; i < ${count}; ++i) r.${array}[i] = a.${array}[${first} + i];`
+        : `for (int i = 0; i < ${to.lanes}; ++i) ${this.setLane(to, "r", "i", this.lane(from, "a", "first + i"))}`;
+      return [
+        `${device} ${this.type(to)} ${name}(${this.type(from)} a, int first) {`,
+        `  ${this.type(to)} r${whole ? "" : " = {}"};`,
+        "#pragma unroll",
+        `  ${loop}`,
+        "  return r;",
+        "}",
+      ].join("\n");
+    });
+    return name;
+  }
+
+  /** `join_bf16x8(a0, a1)`: one after the other. */
+  join(part: Type, whole: Type): string {
+    const name = `join_${formatType(whole)}`;
+    this.part(`${name} ${formatType(part)}`, () => {
+      const pieces = Array.from({ length: whole.lanes / part.lanes }, (_, i) => i);
+      const parameters = pieces.map((i) => `${this.type(part)} a${i}`).join(", ");
+      const words = byteSize(part) % 4 === 0;
+      const [array, count] = part.dtype.bytes === 4 ? ["v", part.lanes] : ["w", byteSize(part) / 4];
+      const copies = pieces.map((piece) => {
+        const at = (step: number): string => (piece === 0 ? "i" : `${piece * step} + i`);
+        const copy = words
+          ? `r.${array}[${at(count)}] = a${piece}.${array}[i];`
+          : this.setLane(whole, "r", at(part.lanes), this.lane(part, `a${piece}`, "i"));
+        return ["#pragma unroll", `  for (int i = 0; i < ${words ? count : part.lanes}; ++i) ${copy}`];
+      });
+      return [
+        `${device} ${this.type(whole)} ${name}(${parameters}) {`,
+        `  ${this.type(whole)} r${words ? "" : " = {}"};`,
+        ...copies.flat(),
+        "  return r;",
+        "}",
+      ].join("\n");
+    });
+    return name;
+  }
+
   splat(type: Type): string {
     const name = `splat_${formatType(type)}`;
     return this.part(name, () => {

@@ -105,6 +105,7 @@ function canMove(pinned: Value, from: Place, liveUses: (value: Value) => readonl
 
 function changes(stmt: Stmt, register: Register): boolean {
   if (stmt.kind === "write" && stmt.register === register) return true;
+  if (stmt.kind === "wgmma" && stmt.accumulator === register) return true;
   return innerBlocks(stmt).some((inner) => inner.some((one) => changes(one, register)));
 }
 

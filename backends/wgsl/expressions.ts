@@ -6,19 +6,22 @@ import { type LaneWise, laneWiseName } from "../lowering/lane-wise.ts";
 import { Names } from "../lowering/names.ts";
 import { atom, call, infix, type Text } from "../lowering/text.ts";
 import { binary, bitcast, constant, convert, hidden, unary } from "./operations.ts";
-import { type Binding, Prelude } from "./prelude.ts";
+import type { Binding } from "./prelude.ts";
+import { TilePrelude } from "./prelude-tile.ts";
 import { cutRegions, type Regions } from "./regions.ts";
 import { reserved } from "./reserved.ts";
 
 export class Expressions {
   protected readonly ir: KernelIR;
-  protected readonly prelude = new Prelude();
+  protected readonly prelude = new TilePrelude();
   protected readonly names = new Names(reserved);
   protected readonly plan: InlinePlan;
   protected readonly regions: Regions;
   protected readonly valueNames = new Map<Value, string>();
   protected readonly registerNames = new Map<Register, string>();
   protected bindings: ReadonlyMap<Memory, Binding> = new Map();
+  /** Words of scratch that each block has. */
+  protected scratchWords = 0;
   /** "lane" inside a lane loop; "0" at warp level, where only values that all lanes share are read. */
   protected lane = "0";
 
@@ -37,7 +40,11 @@ export class Expressions {
     return length === undefined ? element : `array<${element}, ${length}>`;
   }
 
+  /** Called with everything that has a name, where the name is used. */
+  protected used(_named: Value | Register): void {}
+
   protected registerPlace(register: Register): string {
+    this.used(register);
     const name = this.registerNames.get(register) ?? "";
     return this.regions.escapes(register) ? `${name}[${this.lane}]` : name;
   }
@@ -49,6 +56,7 @@ export class Expressions {
   protected text(value: Value): Text {
     const name = this.valueNames.get(value);
     if (name === undefined) return this.operation(value);
+    this.used(value);
     return atom(this.regions.escapes(value) ? `${name}[${this.lane}]` : name);
   }
 
@@ -62,6 +70,7 @@ export class Expressions {
         return atom(`launch.${this.field(op.scalar.name)}`);
       case "id":
         if (op.id === "thread") return { code: `warp * 32 + ${this.lane}`, operator: "+" };
+        if (op.id === "rank" && this.ir.cluster === 1) return atom("0");
         return atom(op.id === "lane" ? this.lane : op.id.replace(".", "_"));
       case "unary":
       case "binary":
@@ -91,13 +100,21 @@ export class Expressions {
       }
       case "extract":
         return atom(this.prelude.lane(op.a.type, this.text(op.a).code, op.lane));
+      case "join": {
+        const [first] = op.parts;
+        if (!first) throw new Error("a join has parts");
+        return call(this.prelude.join(first.type, op.parts.length), ...op.parts.map((part) => this.text(part)));
+      }
+      case "slice":
+        if (type.lanes === 1) return atom(this.prelude.lane(op.a.type, this.text(op.a).code, op.first));
+        return call(this.prelude.slice(op.a.type, type), this.text(op.a), atom(String(op.first)));
       case "dot":
         return call(this.prelude.dot(op.a.type, op.b.type), this.text(op.a), this.text(op.b), this.text(op.c));
       case "read":
         return atom(this.register(op.register, op.index));
       case "load": {
         const binding = this.binding(op.memory);
-        const offset = this.offset(op.memory, op.index);
+        const offset = this.offset(op.memory, op.index, op.peer);
         if (!op.guard) return call(this.prelude.load(binding, type), offset);
         return call(this.prelude.guardedLoad(binding, type), this.text(op.guard), offset);
       }
@@ -112,6 +129,8 @@ export class Expressions {
       case "induction":
       case "shuffle":
       case "reduce":
+      case "mma":
+      case "ldmatrix":
         throw new Error(`${op.kind} is named where it is made`);
     }
   }
@@ -138,7 +157,27 @@ export class Expressions {
     }
   }
 
-  protected offset(memory: Memory, index: readonly Value[]): Text {
+  /** Where an element lies in the array that `memory` is declared as. */
+  protected offset(memory: Memory, index: readonly Value[], peer?: Value): Text {
+    const [base, element] = [this.base(memory, peer), this.element(memory, index)];
+    return base ? infix("+", base, element) : element;
+  }
+
+  /** Where shared memory of this block, or of that of rank `peer`, begins; undefined: at 0. */
+  protected base(memory: Memory, peer?: Value): Text | undefined {
+    if (memory.kind !== "shared") return undefined;
+    const { cluster } = this.ir;
+    const { offset } = this.binding(memory);
+    const rank = cluster === 1 ? undefined : peer ? this.text(peer) : atom("rank");
+    const words = offset === undefined ? memory.shape.reduce((a, b) => a * b, 1) : this.scratchWords;
+    const block = rank && infix("*", rank, atom(String(words)));
+    if (offset === undefined) return block;
+    const start = infix("+", atom("scratch_start"), atom(String(offset)));
+    return block ? infix("+", start, block) : start;
+  }
+
+  /** An element's number in row-major order. */
+  protected element(memory: Memory, index: readonly Value[]): Text {
     let sum: Text | undefined;
     for (const [axis, value] of index.entries()) {
       let part = this.text(value);

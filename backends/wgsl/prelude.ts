@@ -15,6 +15,8 @@ export interface Binding {
   readonly name: string;
   /** Whether its words are atomic: it has atomics, or stores of less than a word. */
   readonly isAtomic: boolean;
+  /** Shared memory in scratch: its first word among those of a block. */
+  readonly offset?: number;
 }
 
 export class Prelude extends Vectors {
@@ -170,7 +172,7 @@ export class Prelude extends Vectors {
     });
   }
 
-  private word({ name, isAtomic }: Binding, index: string): string {
+  protected word({ name, isAtomic }: Binding, index: string): string {
     return isAtomic ? `atomicLoad(&${name}[${index}])` : `${name}[${index}]`;
   }
 

@@ -23,6 +23,8 @@ export class Program {
   readonly #layout: GPUBindGroupLayout;
   /** One for all launches: queue.writeBuffer is ordered with submissions. */
   readonly #uniform: GPUBuffer;
+  /** Grows with the largest launch. */
+  #scratch: GPUBuffer | undefined;
 
   private constructor(
     device: GPUDevice,
@@ -48,9 +50,9 @@ export class Program {
    */
   static async compile(device: GPUDevice, name: string, module: WgslModule): Promise<Program> {
     const most = device.limits.maxStorageBuffersPerShaderStage;
-    if (module.tensors.length > most) {
+    if (module.tensors.length + (module.scratch ? 1 : 0) > most) {
       throw new UnsupportedError(
-        `Kernel "${name}" has ${module.tensors.length} tensors, WGSL has room for ${most} (maxStorageBuffersPerShaderStage)`,
+        `Kernel "${name}" has ${module.tensors.length} tensors${module.scratch ? " and scratch" : ""}, WGSL has room for ${most} (maxStorageBuffersPerShaderStage)`,
       );
     }
     const start = performance.now();
@@ -78,11 +80,17 @@ export class Program {
   }
 
   /**
-   * Enqueues `times` launches back to back with the same arguments.
+   * Enqueues `times` launches back to back with the same arguments. What comes back is settled when they are done: why
+   * they failed, where the kernel itself finds out.
    * @throws ArgumentError when two parameters share memory in a way that WebGPU forbids; UnsupportedError for an offset
    * that can't be bound
    */
-  enqueue(slices: readonly Slice[], scalars: readonly BoundScalar[], grid: Grid, times: number): void {
+  enqueue(
+    slices: readonly Slice[],
+    scalars: readonly BoundScalar[],
+    grid: Grid,
+    times: number,
+  ): Promise<string | undefined> | undefined {
     if (slices.length !== this.module.tensors.length || scalars.length + 3 !== this.module.uniformWords) {
       throw new ArgumentError(
         `Kernel "${this.name}" takes ${this.module.tensors.length} tensors and ${this.module.uniformWords - 3} scalars, ` +
@@ -91,21 +99,62 @@ export class Program {
     }
     this.#checkOffsets(slices);
     this.#checkAliasing(slices);
-    if (grid.includes(0)) return;
+    if (grid.includes(0)) return undefined;
+    const [x, y, z] = this.#dispatch(grid);
+    const scratch = this.#scratchFor(x * y * z);
     const bindGroup = this.#device.createBindGroup({
       label: this.name,
       layout: this.#layout,
-      entries: [...slices, { buffer: this.#uniform }].map((resource, binding) => ({ binding, resource })),
+      entries: [...slices, { buffer: this.#uniform }, ...(scratch ? [{ buffer: scratch }] : [])].map(
+        (resource, binding) => ({ binding, resource }),
+      ),
     });
     this.#device.queue.writeBuffer(this.#uniform, 0, uniformBytes(scalars, grid));
     const encoder = this.#device.createCommandEncoder({ label: this.name });
+    if (scratch) encoder.clearBuffer(scratch, 0, this.module.scratch?.statusBytes);
     const pass = encoder.beginComputePass({ label: this.name });
     pass.setPipeline(this.#pipeline);
     pass.setBindGroup(0, bindGroup);
-    const [x, y, z] = this.module.workgroupCount(grid);
     for (let i = 0; i < times; i++) pass.dispatchWorkgroups(x, y, z);
     pass.end();
+    const status =
+      scratch && this.#device.createBuffer({ label: this.name, size: 4, usage: usage.mapRead | usage.copyDst });
+    if (scratch && status) encoder.copyBufferToBuffer(scratch, 0, status, 0, 4);
     this.#device.queue.submit([encoder.finish()]);
+    return status && this.#report(status);
+  }
+
+  /** Workgroups: no more than there may be scratch for. */
+  #dispatch(grid: Grid): Grid {
+    const [x, y, z] = this.module.workgroupCount(grid);
+    const { statusBytes, groupBytes } = this.module.scratch ?? { statusBytes: 0, groupBytes: 0 };
+    if (groupBytes === 0) return [x, y, z];
+    const { maxStorageBufferBindingSize, maxBufferSize } = this.#device.limits;
+    const most = Math.floor((Math.min(maxStorageBufferBindingSize, maxBufferSize) - statusBytes) / groupBytes);
+    return [Math.min(x, most), y, z];
+  }
+
+  #scratchFor(groups: number): GPUBuffer | undefined {
+    const { scratch } = this.module;
+    if (!scratch) return undefined;
+    const size = scratch.statusBytes + scratch.groupBytes * groups;
+    if (this.#scratch && this.#scratch.size >= size) return this.#scratch;
+    // Launches that use the smaller one are submitted: it goes when they are done.
+    this.#scratch?.destroy();
+    const bits = usage.storage | usage.copySrc | usage.copyDst;
+    return (this.#scratch = this.#device.createBuffer({ label: `${this.name} scratch`, size, usage: bits }));
+  }
+
+  async #report(status: GPUBuffer): Promise<string | undefined> {
+    try {
+      await status.mapAsync(1);
+      const stuck = new Uint32Array(status.getMappedRange())[0] !== 0;
+      return stuck
+        ? `Deadlock in "${this.name}": every warp that still runs waits for a barrier at which nobody arrives any more`
+        : undefined;
+    } finally {
+      status.destroy();
+    }
   }
 
   #checkOffsets(slices: readonly Slice[]): void {
@@ -141,12 +190,16 @@ export class Program {
   }
 }
 
-function layoutEntries({ tensors }: WgslModule): GPUBindGroupLayoutEntry[] {
+function layoutEntries({ tensors, scratch }: WgslModule): GPUBindGroupLayoutEntry[] {
   const types: GPUBufferBindingType[] = tensors.map(({ access }) =>
     access === "read" ? "read-only-storage" : "storage",
   );
   const compute = 0x4;
-  return [...types, "uniform" as const].map((type, binding) => ({ binding, visibility: compute, buffer: { type } }));
+  return [...types, "uniform" as const, ...(scratch ? ["storage" as const] : [])].map((type, binding) => ({
+    binding,
+    visibility: compute,
+    buffer: { type },
+  }));
 }
 
 function uniformBytes(scalars: readonly BoundScalar[], grid: Grid): Uint8Array<ArrayBuffer> {

@@ -33,10 +33,26 @@ export interface Regions {
   isWarpLevel(value: Value): boolean;
 }
 
+/** Whether all lanes of a warp do it together. */
 export function isCollective(stmt: Stmt): boolean {
-  if (stmt.kind === "barrier") return true;
-  if (stmt.kind === "let") return stmt.value.op.kind === "reduce" || stmt.value.op.kind === "shuffle";
-  return innerBlocks(stmt).some((inner) => inner.some(isCollective));
+  switch (stmt.kind) {
+    case "barrier":
+    case "stmatrix":
+    case "await":
+    case "clusterArrive":
+    case "clusterWait":
+    case "namedBarrier":
+    case "wgmma":
+      return true;
+    case "let":
+      return isWarpWide(stmt.value);
+    default:
+      return innerBlocks(stmt).some((inner) => inner.some(isCollective));
+  }
+}
+
+function isWarpWide({ op }: Value): boolean {
+  return op.kind === "reduce" || op.kind === "shuffle" || op.kind === "mma" || op.kind === "ldmatrix";
 }
 
 type Region = object;
@@ -103,8 +119,9 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
       }
       flush();
       pieces.push({ kind: "collective", stmt });
-      // Shuffles and reductions take their operands in a lane loop of their own.
+      // Warp-wide operations take their operands in a lane loop of their own.
       for (const value of stmtOperands(stmt)) use(value, stmt);
+      if (stmt.kind === "wgmma") useRegister(stmt.accumulator, stmt);
       if (stmt.kind === "let") {
         madeIn.set(stmt.value, warpLevel);
         if (stmt.value.op.kind === "reduce") uniform.add(stmt.value);

@@ -230,16 +230,23 @@ export class WgslBackend implements Backend {
     const { name } = executable.kernel;
     this.#device.pushErrorScope("validation");
     try {
-      executable.program.enqueue(slices, scalars, grid, times);
+      const report = executable.program.enqueue(slices, scalars, grid, times);
       this.#lastKernel = name;
+      if (report) this.#settleLater(report.then((failure) => void (failure && this.#failures.push(failure))));
     } finally {
-      const outcome = this.#device.popErrorScope().then(
-        (error) => void (error && this.#failures.push(`Launch of "${name}" failed: ${error.message}`)),
-        () => undefined, // the device is lost, which #settle reports
+      this.#settleLater(
+        this.#device
+          .popErrorScope()
+          .then((error) => void (error && this.#failures.push(`Launch of "${name}" failed: ${error.message}`))),
       );
-      this.#unsettled.add(outcome);
-      void outcome.then(() => this.#unsettled.delete(outcome));
     }
+  }
+
+  /** Failures mean that the device is lost, which #settle reports. */
+  #settleLater(work: Promise<void>): void {
+    const outcome = work.catch(() => undefined);
+    this.#unsettled.add(outcome);
+    void outcome.then(() => this.#unsettled.delete(outcome));
   }
 
   #slice({ storage, offsetBytes, byteLength }: DeviceTensor): Slice {

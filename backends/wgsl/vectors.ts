@@ -90,4 +90,24 @@ export class Vectors extends Parts {
     const name = `splat_${formatType(type)}`;
     return this.part(name, () => this.fill(name, `x: ${scalarType(type.dtype)}`, type, [], "x"));
   }
+
+  /** The lanes of `count` vectors of one type, one after the other. */
+  join(part: Type, count: number): string {
+    const name = `join_${count}_${formatType(part)}`;
+    const parts = Array.from({ length: count }, (_, i) => `x${i}`);
+    const parameters = parts.map((x) => `${x}: ${this.type(part)}`).join(", ");
+    const before = [`  var x = array<${this.type(part)}, ${count}>(${parts.join(", ")});`];
+    const lane = part.lanes === 1 ? "x[i]" : this.lane(part, `x[i / ${part.lanes}]`, `(i % ${part.lanes})`);
+    const type = { dtype: part.dtype, lanes: (part.lanes * count) as Type["lanes"] };
+    return this.part(name, () => this.fill(name, parameters, type, before, lane));
+  }
+
+  /** `f(a, first)`: `result.lanes` lanes of `a`. */
+  slice(a: Type, result: Type): string {
+    const name = `slice_${formatType(a)}_${formatType(result)}`;
+    const parameters = `a_in: ${this.type(a)}, first: i32`;
+    return this.part(name, () =>
+      this.fill(name, parameters, result, ["  var a = a_in;"], this.lane(a, "a", "(first + i)")),
+    );
+  }
 }

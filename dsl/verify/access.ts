@@ -1,5 +1,5 @@
 /** Memory accesses: where they stand, and whether they certainly happen. */
-import type { Block, KernelIR, Memory, Register, Type, Value } from "../ir.ts";
+import type { Block, KernelIR, LaneCount, Memory, Register, Type, Value } from "../ir.ts";
 import type { Location } from "../source.ts";
 import { checkAlignment } from "./alignment.ts";
 import { checkBounds, legalSizes } from "./bounds.ts";
@@ -44,10 +44,22 @@ function visitAccesses(ir: KernelIR, facts: FactsAnalysis, see: (access: Access)
           const [possible, always] = [guard !== false, certain && guard === true];
           see({ ...access, memory: op.memory, index: op.index, type, possible, certain: always });
         }
+        if (op.kind === "ldmatrix") see({ ...access, memory: op.memory, index: op.index, type: row(op.memory) });
         if (op.kind === "atomic") see({ ...access, memory: op.memory, index: op.index, type });
         if (op.kind === "read" && op.index) see({ ...access, ...element(op.register, op.index) });
       } else if (stmt.kind === "write" && stmt.index) {
         see({ ...access, ...element(stmt.register, stmt.index) });
+      } else if (stmt.kind === "stmatrix") {
+        see({ ...access, memory: stmt.memory, index: stmt.index, type: row(stmt.memory) });
+      } else if (stmt.kind === "copyAsync") {
+        const type = { dtype: stmt.to.dtype, lanes: stmt.lanes };
+        const guard = stmt.guard ? facts.decides(stmt.guard) : true;
+        see({ ...access, memory: stmt.to, index: stmt.toIndex, type });
+        const guarded = { possible: guard !== false, certain: certain && guard === true };
+        see({ ...access, ...guarded, memory: stmt.memory, index: stmt.index, type });
+      } else if (stmt.kind === "bulkCopy") {
+        see({ ...access, memory: stmt.to, index: stmt.toIndex, type: row(stmt.to) });
+        see({ ...access, memory: stmt.memory, index: stmt.index, type: row(stmt.memory) });
       } else if (stmt.kind === "store") {
         see({ ...access, memory: stmt.memory, index: stmt.index, type: stmt.value.type });
       } else if (stmt.kind === "for") {
@@ -62,6 +74,11 @@ function visitAccesses(ir: KernelIR, facts: FactsAnalysis, see: (access: Access)
     }
   };
   visit(ir.body, true);
+}
+
+/** 16 bytes: what ldmatrix, stmatrix and bulk copies need aligned. */
+function row({ dtype }: Memory): Type {
+  return { dtype, lanes: (16 / dtype.bytes) as LaneCount };
 }
 
 function element({ name, length = 1, type, at }: Register, index: Value): Pick<Access, "memory" | "index" | "type"> {

@@ -1,6 +1,7 @@
 /** Divergence: barriers and warp-wide operations stand only where all their threads come. */
 import { DivergenceError } from "../errors.ts";
-import type { Block, KernelIR, Value } from "../ir.ts";
+import type { Block, KernelIR, Op, Value } from "../ir.ts";
+import { isTileStmt, tileScopes, type TileStmtKind } from "../ir-tile.ts";
 import type { Location } from "../source.ts";
 import { Uniformity, UniformityAnalysis, type UniformityLevel } from "./uniformity.ts";
 
@@ -11,7 +12,7 @@ export function checkDivergence(ir: KernelIR): void {
     const require = (what: string, level: UniformityLevel, at: Location): void => {
       const culprit = reasons.find(({ value }) => uniformity.of(value) > level);
       if (!culprit) return;
-      const over = level === Uniformity.block ? "block" : "warp";
+      const over = ["cluster", "block", "warp"][level] ?? "warp";
       throw new DivergenceError(`${what} stands where not all threads of the ${over} may come`, {
         at,
         related: [
@@ -24,11 +25,14 @@ export function checkDivergence(ir: KernelIR): void {
       });
     };
     for (const stmt of block) {
-      if (stmt.kind === "barrier") {
+      const scope = isTileStmt(stmt) ? tileScopes[stmt.kind] : undefined;
+      if (scope) {
+        require(tileNames[stmt.kind as TileStmtKind] ?? stmt.kind, Uniformity[scope], stmt.at);
+      } else if (stmt.kind === "barrier") {
         const whole = stmt.scope === "block";
         require(whole ? "A block barrier" : "A warp barrier", whole ? Uniformity.block : Uniformity.warp, stmt.at);
-      } else if (stmt.kind === "let" && (stmt.value.op.kind === "shuffle" || stmt.value.op.kind === "reduce")) {
-        require(stmt.value.op.kind === "shuffle" ? "A shuffle" : "A warp reduction", Uniformity.warp, stmt.at);
+      } else if (stmt.kind === "let" && warpWideNames[stmt.value.op.kind]) {
+        require(warpWideNames[stmt.value.op.kind] ?? "", Uniformity.warp, stmt.at);
       } else if (stmt.kind === "for") {
         visit(stmt.body, [...reasons, { value: stmt.from, at: stmt.at }, { value: stmt.to, at: stmt.at }]);
       } else if (stmt.kind === "if") {
@@ -41,9 +45,25 @@ export function checkDivergence(ir: KernelIR): void {
   visit(ir.body, []);
 }
 
+const warpWideNames: { readonly [kind in Op["kind"]]?: string } = {
+  shuffle: "A shuffle",
+  reduce: "A warp reduction",
+  mma: "A matrix multiplication",
+  ldmatrix: "An ldmatrix",
+};
+
+const tileNames: { readonly [kind in TileStmtKind]?: string } = {
+  stmatrix: "An stmatrix",
+  await: "A wait for an mbarrier",
+  clusterArrive: "A cluster barrier",
+  clusterWait: "A cluster barrier",
+  namedBarrier: "A named barrier",
+  setRegisters: "A change of the register count",
+};
+
 /** Whether a value would be uniform enough if each load in it were shuffled from one lane. */
 function loadsDecide(ir: KernelIR, value: Value, level: UniformityLevel): boolean {
   // A shuffle makes it the same in a warp, not in a block of several.
-  if (level === Uniformity.block && ir.block > 32) return false;
+  if (level < Uniformity.warp && ir.block > 32) return false;
   return new UniformityAnalysis(ir, { trustLoads: true }).of(value) <= level;
 }

@@ -19,18 +19,22 @@ export interface Facts extends Divisible {
   readonly attainedBy: ReadonlySet<Value | IdName> | undefined;
 }
 
+/** What of a kernel the facts rest on. */
+export type LaunchFacts = Pick<KernelIR, "grid" | "block" | "cluster" | "body">;
+
 const nothing: ReadonlySet<Value | IdName> = new Set();
 
 export class FactsAnalysis {
   /** With them, the facts are those of launches with these sizes; otherwise of every launch. */
   readonly sizes: SizeValues | undefined;
-  private readonly ir: KernelIR;
+  private readonly ir: LaunchFacts;
   private readonly known = new Map<Value, Facts>();
   private readonly decided = new Map<Value, boolean | undefined>();
   /** Bounds of loop variables, from their `for`. */
   private readonly inductions = new Map<Value, Facts>();
 
-  constructor(ir: KernelIR, sizes?: SizeValues) {
+  /** While tracing the body is not there yet: then loops are entered one by one. */
+  constructor(ir: LaunchFacts, sizes?: SizeValues) {
     this.ir = ir;
     this.sizes = sizes;
     walk(ir.body, (stmt) => {
@@ -107,7 +111,8 @@ export class FactsAnalysis {
     }
   }
 
-  private enterLoop(induction: Value, from: Value, to: Value, step: number): void {
+  /** Notes what a loop's bounds say of its variable. */
+  enterLoop(induction: Value, from: Value, to: Value, step: number): void {
     const [first, end] = [this.of(from), this.of(to)];
     const multiple = gcd(step, first.multipleOf);
     const exact = isExact(first) && isExact(end);
@@ -171,6 +176,9 @@ export class FactsAnalysis {
         return span(block / 32, [id]);
       case "lane":
         return span(32, [id]);
+      case "rank":
+        // Not independent of block.x, of which it is a part.
+        return { min: 0, max: this.ir.cluster - 1, multipleOf: 1, attainedBy: undefined };
     }
   }
 
@@ -187,6 +195,12 @@ export class FactsAnalysis {
     if (!corners) return { ...limits, multipleOf: wrapping.has(op.fn) ? wrapped : multipleOf };
     const [min, max] = [Math.min(...corners), Math.max(...corners)];
     if (min < limits.min || max > limits.max) return { ...limits, multipleOf: wrapped };
+    if (multipleOf > 1) {
+      // Between the bounds only multiples occur.
+      const [least, most] = [Math.ceil(min / multipleOf) * multipleOf, Math.floor(max / multipleOf) * multipleOf];
+      if (least === most) return exactly(least + 0);
+      if (least !== min || most !== max) return { min: least, max: most, multipleOf, attainedBy: undefined };
+    }
     return { min, max, multipleOf, attainedBy: monotone.has(op.fn) ? independent(a, b) : undefined };
   }
 }

@@ -14,9 +14,9 @@ import {
   walk,
 } from "../ir.ts";
 
-/** Ordered: what is uniform over the block is uniform over each warp. */
-export const Uniformity = Object.freeze({ block: 0, warp: 1, lane: 2 });
-export type UniformityLevel = 0 | 1 | 2;
+/** Ordered: what is uniform over the cluster is uniform over each block, and that over each warp. */
+export const Uniformity = Object.freeze({ cluster: 0, block: 1, warp: 2, lane: 3 });
+export type UniformityLevel = 0 | 1 | 2 | 3;
 
 export class UniformityAnalysis {
   private readonly values = new Map<Value, UniformityLevel>();
@@ -26,16 +26,18 @@ export class UniformityAnalysis {
   /** What this kernel writes: lanes that load the same element may find different values there. */
   private readonly written: ReadonlySet<Memory>;
   private readonly oneWarp: boolean;
+  private readonly oneBlock: boolean;
   private changed = false;
 
   /** `trustLoads`: as if nothing changed between the loads of a warp's lanes; to find out what loads are to blame for. */
   constructor(ir: KernelIR, { trustLoads = false } = {}) {
     this.written = trustLoads ? new Set() : memoryWritten(ir);
     this.oneWarp = ir.block === 32;
+    this.oneBlock = ir.cluster === 1;
     // Registers carry values around loops, so their levels rise until nothing changes; at most twice per register.
     do {
       this.changed = false;
-      this.visit(ir.body, Uniformity.block);
+      this.visit(ir.body, Uniformity.cluster);
     } while (this.changed);
   }
 
@@ -44,11 +46,11 @@ export class UniformityAnalysis {
   }
 
   ofRegister(register: Register): UniformityLevel {
-    return this.registers.get(register) ?? Uniformity.block;
+    return this.registers.get(register) ?? Uniformity.cluster;
   }
 
   controlOf(stmt: Stmt): UniformityLevel {
-    return this.controls.get(stmt) ?? Uniformity.block;
+    return this.controls.get(stmt) ?? Uniformity.cluster;
   }
 
   private visit(block: Block, control: UniformityLevel): void {
@@ -78,12 +80,17 @@ export class UniformityAnalysis {
           this.visit(stmt.otherwise, inner);
           break;
         }
+        case "wgmma":
+          this.raise(stmt.accumulator, Uniformity.lane);
+          break;
         case "store":
         case "barrier":
         case "pdlWait":
         case "pdlLaunch":
         case "sleep":
           break;
+        default:
+          break; // the other tile statements set no values
       }
     }
   }
@@ -98,7 +105,8 @@ export class UniformityAnalysis {
 
   private level(value: Value): UniformityLevel {
     const level = this.levelAmongWarps(value);
-    return this.oneWarp && level === Uniformity.warp ? Uniformity.block : level;
+    const inBlock = this.oneWarp && level === Uniformity.warp ? Uniformity.block : level;
+    return this.oneBlock && inBlock === Uniformity.block ? Uniformity.cluster : inBlock;
   }
 
   private levelAmongWarps({ op }: Value): UniformityLevel {
@@ -106,7 +114,12 @@ export class UniformityAnalysis {
     switch (op.kind) {
       case "id":
         if (op.id === "thread" || op.id === "lane") return Uniformity.lane;
-        return op.id === "warp" ? Uniformity.warp : Uniformity.block;
+        if (op.id === "warp") return Uniformity.warp;
+        // Clusters lie along x.
+        return op.id === "block.y" || op.id === "block.z" ? Uniformity.cluster : Uniformity.block;
+      case "mma":
+      case "ldmatrix":
+        return Uniformity.lane;
       case "read":
         return join(inputs, this.ofRegister(op.register));
       case "load":
@@ -130,6 +143,7 @@ function memoryWritten(ir: KernelIR): ReadonlySet<Memory> {
   const written = new Set<Memory>(ir.shared);
   walk(ir.body, (stmt) => {
     if (stmt.kind === "store") written.add(stmt.memory);
+    // Tile statements write only shared memory, which is in there already.
     if (stmt.kind === "let" && stmt.value.op.kind === "atomic") written.add(stmt.value.op.memory);
   });
   return written;

@@ -3,13 +3,15 @@
  *
  *   structure   values are defined before their uses, in an enclosing block; types follow the typing rules
  *   roles       nothing stores to frozen or input tensors, nothing loads from output tensors
- *   PDL         one wait, at top level; before it no access to a dependent tensor and no global store
+ *   PDL         some thread of each block waits; who has not waited, nor met at a barrier one who has, touches no dependent
+ *               tensor and stores nothing global
+ *   clusters    memory of other blocks is touched between two cluster barriers only
  *   divergence  barriers under block-uniform control flow, warp-wide operations under warp-uniform
  *   loops       no loop variable overflows
  *   accesses    vector alignment is proved; nothing is certainly out of bounds, at sizes tried out too
  */
 import { bool, i32 } from "../dtype.ts";
-import { PdlError, RoleError, ShapeError, VerifyError } from "../errors.ts";
+import { RoleError, ShapeError, VerifyError } from "../errors.ts";
 import {
   isWritten,
   type Block,
@@ -22,26 +24,30 @@ import {
   type Register,
   sameType,
   type Stmt,
-  type Tensor,
   stmtOperands,
   type Type,
   type Value,
   walk,
 } from "../ir.ts";
+import { isTileStmt } from "../ir-tile.ts";
 import type { Location } from "../source.ts";
 import { resultType } from "../typing.ts";
 import { checkAccesses } from "./access.ts";
 import { checkDivergence } from "./divergence.ts";
 import { FactsAnalysis } from "./facts.ts";
+import { checkPdl } from "./pdl.ts";
+import { checkCluster, checkTileStmt } from "./tile.ts";
+import { type Touch, touches } from "./touch.ts";
 
 /** @throws TegulaError of the class that fits the first mistake found */
 export function verify(ir: KernelIR): void {
   checkStructure(ir);
   checkRoles(ir);
-  checkPdl(ir);
+  const facts = new FactsAnalysis(ir);
+  checkPdl(ir, facts);
   checkDivergence(ir);
   checkSharedSize(ir);
-  const facts = new FactsAnalysis(ir);
+  checkCluster(ir);
   checkLoops(ir, facts);
   checkAccesses(ir, facts);
 }
@@ -68,6 +74,7 @@ function checkStructure(ir: KernelIR): void {
       }
     };
     for (const stmt of block) {
+      if (isTileStmt(stmt)) checkTileStmt(ir, stmt, fail);
       for (const value of stmtOperands(stmt)) {
         const free = isLeaf(value) && value.op.kind !== "induction";
         if (!free && !defined.has(value)) fail("A value is used where it is not defined", stmt.at);
@@ -83,6 +90,7 @@ function checkStructure(ir: KernelIR): void {
             fail(`A value of ${op.kind} has the wrong type ${formatType(type)}`, stmt.at);
           }
           needNew(stmt.value, stmt.at);
+          if (op.kind === "ldmatrix" && !memories.has(op.memory)) fail("Unknown memory", stmt.at);
           if (op.kind === "read") needRegister(op.register, stmt.at);
           if ((op.kind === "load" || op.kind === "atomic") && !memories.has(op.memory)) fail("Unknown memory", stmt.at);
           defined.add(stmt.value);
@@ -127,89 +135,43 @@ function checkStructure(ir: KernelIR): void {
         case "pdlLaunch":
         case "sleep":
           break;
+        case "wgmma":
+          needRegister(stmt.accumulator, stmt.at);
+          break;
+        default:
+          break; // tile statements: checkTileStmt
       }
     }
   };
   visit(ir.body, new Set(), new Set());
 }
 
-/** CUDA C++ Programming Guide, "Programmatic Dependent Launch": the wait covers only the kernels right before this one. */
-function checkPdl(ir: KernelIR): void {
-  const waits: Stmt[] = [];
-  walk(ir.body, (stmt) => {
-    if (stmt.kind === "pdlWait") waits.push(stmt);
-  });
-  const [wait, second] = waits;
-  if (!wait) {
-    throw new PdlError(`The kernel ${ir.name} never waits for the kernel before it`, {
-      at: ir.at,
-      hint: "Call t.pdl.wait() once, in every kernel: without it the kernel after this one is not ordered after the one before",
-    });
-  }
-  if (second)
-    throw new PdlError("A kernel waits once", { at: second.at, related: [{ what: "the first wait is", at: wait.at }] });
-  if (!ir.body.includes(wait)) {
-    throw new PdlError("The wait stands inside a loop or branch, where some threads might not come", { at: wait.at });
-  }
-
-  let waited = false;
-  const early = (what: string, at: Location): never => {
-    throw new PdlError(`${what} before the wait`, {
-      at,
-      related: [{ what: "the wait is", at: wait.at }],
-      hint: "The kernel before may still be running: only frozen tensors may be read, and nothing global written, until t.pdl.wait()",
-    });
-  };
-  walk(ir.body, (stmt) => {
-    if (stmt.kind === "pdlWait") waited = true;
-    const touched = touch(stmt);
-    if (!touched || waited) return;
-    const { memory, writes } = touched;
-    if (writes) early(`A store to ${memory.name}`, stmt.at);
-    if (memory.role !== "frozen") early(`A load of ${memory.name}, which is ${memory.role},`, stmt.at);
-  });
-}
-
 function checkRoles(ir: KernelIR): void {
   walk(ir.body, (stmt) => {
-    const touched = touch(stmt);
-    if (!touched) return;
-    const { memory, reads, writes } = touched;
-    const refuse = (what: string, hint: string): never => {
-      throw new RoleError(`${what} ${memory.name}, which is ${memory.role}`, {
-        at: stmt.at,
-        related: [{ what: "it was declared", at: memory.at }],
-        hint,
-      });
-    };
-    if (writes && !isWritten(memory.role)) {
-      refuse("A store to", "Declare it as output or inout");
-    }
-    if (reads && memory.role === "output") refuse("A load of", "Declare it as inout, or as input");
+    for (const access of touches(stmt)) checkRole(stmt, access);
   });
 }
 
-interface Touch {
-  readonly memory: Tensor;
-  readonly reads: boolean;
-  readonly writes: boolean;
-}
-
-/** What a statement does to global memory. */
-function touch(stmt: Stmt): Touch | undefined {
-  if (stmt.kind === "store")
-    return stmt.memory.kind === "tensor" ? { memory: stmt.memory, reads: false, writes: true } : undefined;
-  if (stmt.kind !== "let") return undefined;
-  const { op } = stmt.value;
-  if ((op.kind !== "load" && op.kind !== "atomic") || op.memory.kind !== "tensor") return undefined;
-  return { memory: op.memory, reads: true, writes: op.kind === "atomic" };
+function checkRole(stmt: Stmt, { memory, reads, writes }: Touch): void {
+  const refuse = (what: string, hint: string): never => {
+    throw new RoleError(`${what} ${memory.name}, which is ${memory.role}`, {
+      at: stmt.at,
+      related: [{ what: "it was declared", at: memory.at }],
+      hint,
+    });
+  };
+  if (writes && !isWritten(memory.role)) {
+    refuse("A store to", "Declare it as output or inout");
+  }
+  if (reads && memory.role === "output") refuse("A load of", "Declare it as inout, or as input");
 }
 
 function checkSharedSize(ir: KernelIR): void {
-  const sharedBytes = ir.shared.reduce(
+  const tiles = ir.shared.reduce(
     (sum, { shape, dtype }) => sum + Math.ceil(shape.reduce((a, b) => a * b, dtype.bytes) / 16) * 16,
     0,
   );
+  const sharedBytes = ir.mbarriers.reduce((sum, { length }) => sum + 8 * length, tiles);
   const [first] = ir.shared;
   if (first && sharedBytes > 227 * 1024) {
     throw new ShapeError(

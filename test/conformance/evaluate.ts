@@ -217,7 +217,7 @@ class BlockRun {
       case "id": {
         const [x, y, z] = this.launch.block;
         const ids = { thread, warp: Math.floor(thread / 32), lane: thread % 32 };
-        return [{ ...ids, "block.x": x, "block.y": y, "block.z": z }[op.id]];
+        return [{ ...ids, "block.x": x, "block.y": y, "block.z": z, rank: 0 }[op.id]];
       }
       default: {
         const lanes = this.values.get(value)?.[thread];

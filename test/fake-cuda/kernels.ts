@@ -3,8 +3,9 @@ import type { BoundLaunch, BoundScalar } from "../../backends/backend.ts";
 import type { CudaModule } from "../../backends/cuda/emit.ts";
 import type { CudaBackend } from "../../backends/cuda/runtime.ts";
 import { DeviceTensor } from "../../backends/tensor.ts";
-import { f32, u32 } from "../../dsl/dtype.ts";
-import type { Role } from "../../dsl/ir.ts";
+import { bf16, f32, u32 } from "../../dsl/dtype.ts";
+import type { Role, Tensor } from "../../dsl/ir.ts";
+import type { TensorMap } from "../../dsl/ir-tile.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 
 /** Instead of the real emitCuda: what fakeKernel() left in the IR. Use it as `vi.mock("../backends/cuda/emit.ts", ...)`. */
@@ -19,18 +20,31 @@ export interface FakeKernelOptions {
   readonly dynamicShared?: number;
   readonly maxThreads?: number;
   readonly block?: number;
+  readonly cluster?: number;
+  /** Boxes of tensor 0, which is bf16; swizzled by 128 bytes. */
+  readonly tensorMapBox?: readonly number[];
   readonly more?: string;
 }
 
 export function fakeKernel(name: string, options: FakeKernelOptions = {}): Kernel {
   const { tensors = [], scalars = 0, staticShared = 0, maxThreads = 1024, more = "" } = options;
-  const source = `//kernel ${name} ${tensors.length} ${scalars} ${staticShared} ${maxThreads}\n${more}`;
-  const module: CudaModule = { source, entry: name, dynamicSharedBytes: options.dynamicShared ?? 0 };
+  const source = `//kernel ${name} ${tensors.length} ${scalars} ${staticShared} ${maxThreads} ${options.tensorMapBox ? 1 : 0}\n${more}`;
   const at = { file: `kernels/${name}.ts`, line: 7, column: 3 };
+  const objects = tensors.map((role, i) => ({ role, name: `tensor${i}`, dtype: bf16 }) as Tensor);
+  const box = options.tensorMapBox;
+  const tensorMaps = (box ? objects.slice(0, 1) : []).map((tensor): TensorMap => ({
+    kind: "tensorMap",
+    name: "map",
+    tensor,
+    box: box ?? [],
+    swizzleBytes: 128,
+    at,
+  }));
+  const module: CudaModule = { source, entry: name, dynamicSharedBytes: options.dynamicShared ?? 0, tensorMaps };
   return {
     name,
     at,
-    ir: { module, block: options.block ?? 64, tensors: tensors.map((role) => ({ role })) },
+    ir: { module, block: options.block ?? 64, cluster: options.cluster ?? 1, tensors: objects },
   } as unknown as Kernel;
 }
 

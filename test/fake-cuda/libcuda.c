@@ -2,7 +2,7 @@
  * A stand-in for libcuda.so.1, to test the CUDA backend's FFI without a GPU. Device memory is malloc'ed; work is queued and
  * done late (when a stream is synchronized, or one piece per event query), so that a missing wait shows; struct layouts and
  * kernelParams are read as C reads them. A "cubin" is text whose lines `//kernel NAME tensors scalars static threads`
- * declare kernels: axpy (y += a * x), trap (illegal address), others do nothing.
+ * declare kernels (and at the end may count tensor maps): axpy (y += a * x), trap (illegal address), others do nothing.
  */
 #include <stdarg.h>
 #include <stdint.h>
@@ -23,7 +23,7 @@ _Static_assert(sizeof(Attribute) == 72 && sizeof(Config) == 56, "as in cuda.h");
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_CONTEXT = 201, INVALID_HANDLE = 400,
        NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700 };
 
-typedef struct { char name[64]; int tensors, scalars, staticShared, maxThreads, dynamicShared, live; } Function;
+typedef struct { char name[64]; int tensors, scalars, staticShared, maxThreads, tensorMaps, dynamicShared, live; } Function;
 typedef struct { Pointer start; size_t size; int live; } Allocation;
 typedef struct { int done, withTiming, live; float ms; } Event;
 typedef struct { int kind; void *host; Pointer device; size_t size; Event *event; Function *fn; uint64_t args[8]; uint32_t threads; } Work;
@@ -182,7 +182,7 @@ int cuModuleLoadData(void **module, const void *image) {
   Module *m = calloc(1, sizeof *m);
   for (const char *line = strstr(image, "//kernel "); line; line = strstr(line + 1, "//kernel ")) {
     Function *f = &m->functions[m->count++];
-    sscanf(line, "//kernel %63s %d %d %d %d", f->name, &f->tensors, &f->scalars, &f->staticShared, &f->maxThreads);
+    sscanf(line, "//kernel %63s %d %d %d %d %d", f->name, &f->tensors, &f->scalars, &f->staticShared, &f->maxThreads, &f->tensorMaps);
   }
   if (m->count == 0) return 200;
   S.modules++;
@@ -208,6 +208,23 @@ int cuFuncSetAttribute(void *fn, int attribute, int value) {
   ((Function *)fn)->dynamicShared = value;
   return OK;
 }
+int cuOccupancyMaxActiveClusters(int *clusters, void *fn, const Config *c) {
+  IN_CONTEXT;
+  (void)fn;
+  *clusters = c->grid[0] <= 4 ? 1 : 0; /* clusters of 8 never fit */
+  return OK;
+}
+int cuTensorMapEncodeTiled(void *map, int type, uint32_t rank, Pointer address, const uint64_t *sizes, const uint64_t *strides,
+                           const uint32_t *box, const uint32_t *steps, int interleave, int swizzle, int promotion, int fill) {
+  IN_CONTEXT;
+  if ((uintptr_t)map % 64 || address % 16 || rank < 1 || rank > 5 || interleave || fill) return INVALID_VALUE;
+  for (uint32_t i = 0; i + 1 < rank; i++) if (strides[i] % 16) return INVALID_VALUE;
+  for (uint32_t i = 0; i < rank; i++) if (box[i] > 256 || !box[i] || steps[i] != 1) return INVALID_VALUE;
+  note("tensor map type %d rank %u size %u box %u swizzle %d promotion %d", type, rank, (unsigned)sizes[0], box[0], swizzle, promotion);
+  memset(map, 0, 128);
+  memcpy(map, "a tensor map", 13);
+  return OK;
+}
 int cuLaunchKernelEx(const Config *c, void *fn, void **params, void **extra) {
   IN_CONTEXT;
   Function *f = fn;
@@ -224,6 +241,10 @@ int cuLaunchKernelEx(const Config *c, void *fn, void **params, void **extra) {
     uint32_t bits = *(uint32_t *)params[i];
     w->args[i] = bits;
     note("scalar %08x", bits);
+  }
+  if (f->tensorMaps) {
+    const char *map = params[f->tensors + f->scalars];
+    note("argument %s aligned %d", map, (int)((uintptr_t)map % 64));
   }
   return OK;
 }

@@ -1,4 +1,4 @@
-/** The dot-product GEMM on every device: bits on integers (O1), intervals on reals (O2), every kind of ragged shape. */
+/** The low-latency GEMMs on every device: bits on integers (O1), intervals on reals (O2), every kind of ragged shape. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "../backends/backend.ts";
 import { bf16, type Dim, e4m3, f32, HostTensor, type Kernel, ShapeError, size } from "../dsl/index.ts";
@@ -11,6 +11,10 @@ import {
   llGemmDotBf16,
   llGemmDotConfigurations,
   llGemmDotE4m3,
+  llGemmMmaBf16,
+  llGemmMmaE4m3,
+  llGemmPipelineBf16,
+  llGemmPipelineE4m3,
   randomTensor,
   seededRandom,
 } from "../kernels/index.ts";
@@ -19,7 +23,15 @@ import { devices, noNvcc, nvccResources, runGuarded } from "./harness.ts";
 type InName = "bf16" | "e4m3";
 type OutName = "f32" | "bf16";
 
+const families = {
+  dot: { bf16: llGemmDotBf16, e4m3: llGemmDotE4m3 },
+  mma: { bf16: llGemmMmaBf16, e4m3: llGemmMmaE4m3 },
+  pipeline: { bf16: llGemmPipelineBf16, e4m3: llGemmPipelineE4m3 },
+} as const;
+type Family = keyof typeof families;
+
 interface Problem {
+  readonly family: Family;
   readonly dtype: InName;
   readonly out: OutName;
   readonly M: number;
@@ -30,10 +42,10 @@ interface Problem {
 /** Runs one GEMM, with sizes as constants or as `dims`, and judges it. */
 async function verdictOf(
   backend: Backend,
-  { dtype, out, M, N, K }: Problem,
+  { family, dtype, out, M, N, K }: Problem,
   data: DataClass,
   seed: number,
-  kernel = makeKernel(dtype, out, { M, N, K }),
+  kernel = makeKernel(family, dtype, out, { M, N, K }),
 ) {
   const random = seededRandom(seed);
   const input = dtype === "bf16" ? bf16 : e4m3;
@@ -50,14 +62,22 @@ async function verdictOf(
   return checkInterval(result, reference.y, reference.magnitudes, model);
 }
 
-function makeKernel(dtype: InName, out: OutName, dims: { readonly M: Dim; readonly N: Dim; readonly K: Dim }): Kernel {
-  const config = { ...dims, out: out === "f32" ? f32 : bf16 };
-  return dtype === "bf16" ? llGemmDotBf16(config) : llGemmDotE4m3(config);
+interface Sizes {
+  readonly M: Dim;
+  readonly N: Dim;
+  readonly K: Dim;
+}
+
+function makeKernel(family: Family, dtype: InName, out: OutName, sizes: Sizes): Kernel {
+  return families[family][dtype]({ ...sizes, out: out === "f32" ? f32 : bf16 });
 }
 
 const awkwardK = [1, 2, 7, 8, 31, 32, 33, 255, 256, 257, 2047, 2048, 2049, 2880, 4095, 4096, 4097, 7168];
 
-describe.each(devices)("llGemmDot on $name", ({ missing, open }) => {
+const names = Object.keys(families) as Family[];
+const cases = devices.flatMap((device) => names.map((family) => ({ ...device, family })));
+
+describe.each(cases)("$family on $name", ({ family, missing, open }) => {
   let backend: Backend;
   beforeAll(async () => {
     if (!missing) backend = await open();
@@ -67,9 +87,9 @@ describe.each(devices)("llGemmDot on $name", ({ missing, open }) => {
   describe.each(["bf16", "e4m3"] as const)("%s", (dtype) => {
     test.skipIf(missing)("run-time sizes: one kernel is exact for every M and every awkward K", async () => {
       const dims = { M: size("M", { max: 16 }), N: size("N"), K: size("K", { max: 16384 }) };
-      const kernel = makeKernel(dtype, "f32", dims);
+      const kernel = makeKernel(family, dtype, "f32", dims);
       for (const [i, K] of awkwardK.entries()) {
-        const problem = { dtype, out: "f32", M: (i % 16) + 1, N: [1, 3, 24, 129][i % 4] ?? 1, K } as const;
+        const problem = { family, dtype, out: "f32", M: (i % 16) + 1, N: [1, 3, 24, 129][i % 4] ?? 1, K } as const;
         expect(await verdictOf(backend, problem, "integers", K, kernel), JSON.stringify(problem)).toMatchObject({
           ok: true,
         });
@@ -78,9 +98,9 @@ describe.each(devices)("llGemmDot on $name", ({ missing, open }) => {
 
     test.skipIf(missing)("K promised to be a multiple of 16 takes 16-byte loads, and is exact", async () => {
       const K = size("K", { max: 16384, multipleOf: 16 });
-      const kernel = makeKernel(dtype, "f32", { M: 5, N: size("N"), K });
+      const kernel = makeKernel(family, dtype, "f32", { M: 5, N: size("N"), K });
       for (const k of [16, 2880, 4096, 4112, 12288]) {
-        const problem = { dtype, out: "f32", M: 5, N: 7, K: k } as const;
+        const problem = { family, dtype, out: "f32", M: 5, N: 7, K: k } as const;
         expect(await verdictOf(backend, problem, "integers", k, kernel), JSON.stringify(problem)).toMatchObject({
           ok: true,
         });
@@ -95,7 +115,7 @@ describe.each(devices)("llGemmDot on $name", ({ missing, open }) => {
       { M: 13, N: 40, K: 7168 },
       { M: 4, N: 6, K: 14400 },
     ])("sizes as numbers are exact: $M x $N x $K", async (shape) => {
-      const problem = { dtype, out: "f32", ...shape } as const;
+      const problem = { family, dtype, out: "f32", ...shape } as const;
       expect(await verdictOf(backend, problem, "integers", 7)).toMatchObject({ ok: true });
       expect(await verdictOf(backend, { ...problem, out: "bf16" }, "integers", 8)).toMatchObject({ ok: true });
     });
@@ -104,7 +124,7 @@ describe.each(devices)("llGemmDot on $name", ({ missing, open }) => {
       const seed = Date.now() % 1_000_000;
       for (const data of dataClasses) {
         for (const out of ["f32", "bf16"] as const) {
-          const problem = { dtype, out, M: 5, N: 9, K: 2880 };
+          const problem = { family, dtype, out, M: 5, N: 9, K: 2880 };
           const verdict = await verdictOf(backend, problem, data, seed);
           expect(verdict, `${JSON.stringify(problem)} ${data} seed ${seed}`).toMatchObject({ ok: true });
         }
@@ -121,7 +141,7 @@ test("more than 16 tokens are refused", () => {
 test.skipIf(noNvcc)("the shipped configurations compile for sm_90a without a spill", () => {
   for (const { dtype, out, N, K } of llGemmDotConfigurations) {
     for (const M of [1, 8, 16]) {
-      const { spillStoreBytes, spillLoadBytes, stackBytes } = nvccResources(makeKernel(dtype, out, { M, N, K }));
+      const { spillStoreBytes, spillLoadBytes, stackBytes } = nvccResources(makeKernel("dot", dtype, out, { M, N, K }));
       expect({ N, K, M, spillStoreBytes, spillLoadBytes, stackBytes }).toEqual({
         ...{ N, K, M },
         ...{ spillStoreBytes: 0, spillLoadBytes: 0, stackBytes: 0 },
@@ -133,6 +153,6 @@ test.skipIf(noNvcc)("the shipped configurations compile for sm_90a without a spi
 test.skipIf(noNvcc).each(["sm_90a", "sm_100a", "sm_120a"] as const)("run-time sizes compile for %s", (arch) => {
   const dims = { M: size("M", { max: 16 }), N: size("N"), K: size("K") };
   for (const dtype of ["bf16", "e4m3"] as const) {
-    expect(nvccResources(makeKernel(dtype, "bf16", dims), arch).registers).toBeLessThanOrEqual(128);
+    expect(nvccResources(makeKernel("dot", dtype, "bf16", dims), arch).registers).toBeLessThanOrEqual(128);
   }
 });

@@ -1,0 +1,102 @@
+/** TMA: tensors seen in boxes, by a map that the host makes at launch. */
+import { checkReceivers } from "../check.ts";
+import type { DTypeName } from "../dtype.ts";
+import { ShapeError } from "../errors.ts";
+import { type Index, toIndex } from "../expr.ts";
+import type { SwizzleBytes, TensorMap } from "../ir-tile.ts";
+import { type Location, variableNameAt } from "../source.ts";
+import type { Tensor } from "../tensor.ts";
+import type { Trace } from "../trace.ts";
+import type { Mbarrier } from "./barrier.ts";
+import type { Tile } from "./tile.ts";
+
+export class TensorMapHandle<N extends DTypeName> {
+  readonly map: TensorMap;
+  readonly tensor: Tensor<N>;
+  private readonly trace: Trace;
+
+  constructor(trace: Trace, tensor: Tensor<N>, map: TensorMap) {
+    this.trace = trace;
+    this.tensor = tensor;
+    this.map = map;
+  }
+
+  /** Of one box. */
+  get bytes(): number {
+    return this.map.box.reduce((count, extent) => count * extent, this.map.tensor.dtype.bytes);
+  }
+
+  /** @internal */
+  copy(index: readonly Index[], to: Tile<N, "shared">, barrier: Mbarrier, slot: Index, at: Location): void {
+    const { memory } = to.tensor;
+    this.trace.checkScope(`The tensor ${this.map.tensor.name}`, this.tensor);
+    const swizzleBytes = to.swizzle && to.swizzle.bits > 0 ? 16 * 2 ** to.swizzle.bits : 0;
+    const count = this.map.box.reduce((product, extent) => product * extent, 1);
+    if (memory.kind !== "shared" || to.size() !== count || swizzleBytes !== this.map.swizzleBytes) {
+      throw new ShapeError(
+        `A box [${this.map.box.join(", ")}] swizzled by ${this.map.swizzleBytes} bytes doesn't fit ${to}`,
+        {
+          at,
+          related: [{ what: "the map was made", at: this.map.at }],
+        },
+      );
+    }
+    if (index.length !== this.map.box.length) {
+      throw new ShapeError(`${this.map.tensor.name} takes ${this.map.box.length} coordinates, not ${index.length}`, {
+        at,
+      });
+    }
+    const coordinates = index.map((value) => toIndex(this.trace, value, "a tensor copy", at));
+    // The swizzle is the instruction's: the address itself is plain.
+    const toIndex_ = to.coordinates(to.steps(0), at);
+    this.trace.emit({
+      kind: "tensorCopy",
+      to: memory,
+      toIndex: toIndex_,
+      map: this.map,
+      index: coordinates,
+      ...barrier.slot(slot, at),
+      at,
+    });
+  }
+
+  static {
+    checkReceivers(this);
+  }
+}
+
+/** @throws ShapeError for boxes that TMA doesn't have; CUDA driver API, cuTensorMapEncodeTiled */
+export function tensorMapOf<N extends DTypeName>(
+  trace: Trace,
+  tensor: Tensor<N>,
+  box: readonly number[],
+  { swizzleBytes = 0 }: { readonly swizzleBytes?: SwizzleBytes },
+  at: Location,
+): TensorMapHandle<N> {
+  const { memory, dtype } = tensor;
+  const innerBytes = (box.at(-1) ?? 0) * dtype.bytes;
+  const whole = box.every((extent) => Number.isInteger(extent) && extent >= 1 && extent <= 256);
+  if (memory.kind !== "tensor" || box.length !== memory.shape.length || box.length > 5 || !whole) {
+    throw new ShapeError(
+      `A box of ${memory.name} has ${memory.shape.length} extents from 1 to 256, not [${box.join(", ")}]`,
+      { at },
+    );
+  }
+  if (innerBytes % 16 !== 0 || (swizzleBytes > 0 && innerBytes > swizzleBytes)) {
+    throw new ShapeError(
+      `The rows of a box are a multiple of 16 bytes, at most the swizzle's ${swizzleBytes || "whatever"}; these have ${innerBytes}`,
+      { at },
+    );
+  }
+  const name = variableNameAt(at) ?? `${memory.name}_map`;
+  const map: TensorMap = Object.freeze({
+    kind: "tensorMap",
+    name,
+    tensor: memory,
+    box: Object.freeze([...box]),
+    swizzleBytes,
+    at,
+  });
+  trace.tensorMaps.push(map);
+  return new TensorMapHandle(trace, tensor, map);
+}

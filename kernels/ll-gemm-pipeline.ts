@@ -1,0 +1,201 @@
+/**
+ * Low-latency GEMM with warps that have tasks of their own: y[m,n] = sum over k of x[m,k] * w[n,k], for 1 to 16 tokens m.
+ *
+ * Tiles of 16 weights' rows and of 16 tokens, 256 elements of K each, go through a ring of stages in shared memory:
+ *
+ *     warps 0, 1   wait for the kernel before, then copy tokens                                / warp 4  k   0 ..  63
+ *     warps 2, 3   copy weights, from the kernel's first moment on       stage 0, 1, ...  -->  |  ...
+ *                                                                                              \ warp 7  k 192 .. 255
+ *
+ * Copies run beside the threads (cp.async) and arrive at the stage's barrier when they are done. Only the warps that read
+ * tokens wait for the kernel before; the others are ordered after it by the block's barrier, before they store.
+ */
+import {
+  bf16,
+  ceilDiv,
+  type Dim,
+  dims,
+  type DType,
+  e4m3,
+  type Expr,
+  f32,
+  frozen,
+  input,
+  kernel,
+  type MmaAtom,
+  mmaAtoms,
+  output,
+  ShapeError,
+  type Tensor,
+  type Thread,
+  type Tile,
+  tiledMma,
+} from "../dsl/index.ts";
+import { composition, Layout, makeLayout, select, Swizzle } from "../dsl/layout/index.ts";
+import { maxOf, powerOfTwoDivisor } from "../dsl/size.ts";
+import { addPartials, type OutName, partialSums, sendPartials } from "./split-k.ts";
+
+export interface LlGemmPipelineConfig<Out extends OutName = OutName> {
+  /** Tokens, at most 16; like N and K a number, or a Size known at launch. */
+  readonly M: Dim;
+  readonly N: Dim;
+  readonly K: Dim;
+  readonly out: DType<Out>;
+  /** Blocks that share 16 columns, each with its part of K: 1, 2, 4 or 8. */
+  readonly cluster?: 1 | 2 | 4 | 8;
+  /** Tiles that fit into shared memory at a time. */
+  readonly stages?: number;
+}
+
+/** Elements of K in a tile. */
+const tileK = 256;
+const copyWarps = 4;
+const mmaWarps = 4;
+
+/** bf16 weights and tokens. */
+export function llGemmPipelineBf16<Out extends OutName>(config: LlGemmPipelineConfig<Out>) {
+  const { M, N, K, out } = config;
+  const { launch, alignBytes } = plan(config, bf16);
+  return kernel(
+    {
+      name: `ll_gemm_pipeline_bf16_m${M}_n${N}_k${K}`,
+      ...launch,
+      params: {
+        w: frozen(bf16, [N, K], { alignBytes }),
+        x: input(bf16, [M, K], { alignBytes }),
+        y: output(out, [M, N]),
+      },
+    },
+    (t, { w }) => multiply(t, config, mmaAtoms.m16n8k16.bf16, w),
+  );
+}
+
+/** e4m3 weights and tokens, with one scale each that is read from device memory. */
+export function llGemmPipelineE4m3<Out extends OutName>(config: LlGemmPipelineConfig<Out>) {
+  const { M, N, K, out } = config;
+  const { launch, alignBytes } = plan(config, e4m3);
+  return kernel(
+    {
+      name: `ll_gemm_pipeline_e4m3_m${M}_n${N}_k${K}`,
+      ...launch,
+      params: {
+        w: frozen(e4m3, [N, K], { alignBytes }),
+        wScale: frozen(f32, [1]),
+        x: input(e4m3, [M, K], { alignBytes }),
+        xScale: input(f32, [1]),
+        y: output(out, [M, N]),
+      },
+    },
+    (t, { w, wScale }) => {
+      const rScaleW = wScale.load([0]);
+      multiply(t, config, mmaAtoms.m16n8k32.e4m3, w, ({ xScale }) => rScaleW.mul(xScale.load([0])));
+    },
+  );
+}
+
+interface Dependents<In extends "bf16" | "e4m3", Out extends OutName> {
+  readonly x: Tensor<In, 2, "input">;
+  readonly y: Tensor<Out, 2, "output">;
+}
+
+function multiply<In extends "bf16" | "e4m3", Out extends OutName, Late extends Dependents<In, Out>>(
+  t: Thread<Late>,
+  { M, N, K, out, cluster = 8, stages = 4 }: LlGemmPipelineConfig<Out>,
+  atom: MmaAtom<In, In, "f32">,
+  w: Tensor<In, 2, "frozen">, // (N, K)
+  scaleOf?: (late: Late) => Expr<"f32">,
+): void {
+  const splitK = { M, N, out, tokens: 16, warps: mmaWarps };
+  const sPart = partialSums(t, splitK);
+  t.cluster.arrive();
+
+  // Rows of 256 elements, their 16-byte units swizzled so that 8 rows of a column lie in 8 different bank groups.
+  const lanes = 16 / w.dtype.bytes;
+  const swizzle = new Swizzle(3, Math.log2(lanes), 8 - Math.log2(lanes));
+  const staged = composition(swizzle, makeLayout([16, tileK, stages], [tileK, 1, 16 * tileK]));
+  const sW = t.sharedTile(w.dtype, staged); // (16, 256, stages)
+  const sX = t.sharedTile(w.dtype, staged); // (16, 256, stages)
+  const pipe = t.pipeline(stages, { producers: copyWarps * 32, consumers: mmaWarps * 32 });
+
+  const tileN = t.block.x.div(cluster);
+  const tiles = ceilDiv(ceilDiv(K, tileK), cluster);
+  const kOf = (i: Expr<"i32">) => i.mul(cluster).add(t.cluster.rank);
+
+  // (thread,value) of 64 threads, each 16 contiguous bytes of a row at a time.
+  const units = tileK / lanes;
+  const tv = new Layout(
+    [
+      [units, 64 / units],
+      [lanes, units / 4],
+    ],
+    [
+      [16 * lanes, 1],
+      [16, 64 / units],
+    ],
+  );
+  const async = powerOfTwoDivisor(K, lanes) * w.dtype.bytes >= 4; // what cp.async moves at least
+  const produce = (tile: (i: Expr<"i32">) => Tile<In, "frozen" | "input">, sTiles: Tile<In, "shared">) => {
+    for (const i of t.range(tiles)) {
+      pipe.acquire(i);
+      const thread = t.thread.rem(64);
+      const from = tile(i).partition(tv, thread);
+      const to = sTiles.slice([null, null, pipe.stage(i)]).partition(tv, thread);
+      if (async) {
+        t.copyAsync(from, to, { guard: "edges" });
+        pipe.full.arriveAfterCopies(pipe.stage(i));
+      } else {
+        const rTile = t.fragment(from);
+        t.copy(from, rTile, { guard: "edges" });
+        t.copy(rTile, to);
+        pipe.full.arrive(pipe.stage(i));
+      }
+    }
+  };
+  const mma = tiledMma(atom).slice(t.lane);
+  const rC = t.accumulator(mma, [16, 16]); // (4, 1, 2)
+  const copyTokens = () => {
+    const { x } = t.pdl.wait();
+    produce((i) => x.tile([16, tileK], [0, kOf(i)]), sX);
+  };
+  const copyWeights = () => {
+    produce((i) => w.tile([16, tileK], [tileN, kOf(i)]), sW);
+    t.pdl.launchDependents();
+  };
+  const multiplyTiles = () => {
+    const quarter = t.warp.sub(copyWarps);
+    for (const i of t.range(tiles)) {
+      pipe.wait(i);
+      const part = (sTiles: Tile<In, "shared">) =>
+        sTiles.slice([null, null, pipe.stage(i)]).tile([16, tileK / mmaWarps], [0, quarter]); // (16, 64)
+      const [tA, tB] = [mma.partitionA(part(sW)), mma.partitionB(part(sX))];
+      const [rA, rB] = [t.matrixFragment(tA), t.matrixFragment(tB)];
+      t.copyMatrix(tA, rA);
+      t.copyMatrix(tB, rB);
+      t.mma(rC, rA, rB);
+      pipe.release(i);
+    }
+  };
+  t.when(t.warp.lt(copyWarps / 2), copyTokens, () => t.when(t.warp.lt(copyWarps), copyWeights, multiplyTiles));
+
+  t.cluster.wait(); // the other blocks have started: their memory is there
+  t.barrier(); // orders all after the warps that waited
+  const late = t.pdl.afterBarrier();
+  const gC = mma.partitionC(late.y.tile([16, 16], [0, tileN]).map((layout) => select(layout, 1, 0)));
+  t.when(t.warp.ge(copyWarps), () => {
+    const slice = t.cluster.rank.mul(mmaWarps).add(t.warp.sub(copyWarps));
+    sendPartials(t, splitK, sPart, slice, rC, gC);
+  });
+  t.cluster.barrier();
+  addPartials(t, splitK, sPart, tileN, late.y, scaleOf?.(late));
+}
+
+function plan({ M, N, K, cluster = 8 }: LlGemmPipelineConfig, dtype: DType) {
+  if (maxOf(M) > 16) {
+    throw new ShapeError(
+      `llGemmPipeline serves 1 to 16 tokens, not ${typeof M === "number" ? M : `${M} up to ${M.max}`}`,
+      { hint: 'For a Size say so: size("M", { max: 16 })' },
+    );
+  }
+  const launch = { grid: dims.mul(ceilDiv(N, 16), cluster), cluster, block: (copyWarps + mmaWarps) * 32 };
+  return { launch, alignBytes: powerOfTwoDivisor(K, 16 / dtype.bytes) * dtype.bytes };
+}
