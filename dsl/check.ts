@@ -33,14 +33,14 @@ export function requireDType(dtype: unknown, at: Location, allowed: readonly DTy
 }
 
 /** Makes the methods of a class say what is wrong when one is called without its object, as after `const { range } = t`. */
-export function checkReceivers(type: { readonly prototype: object; readonly name: string }): void {
+export function checkReceivers(type: { readonly prototype: object; readonly name: string }, what = type.name): void {
   const members = Object.entries<{ value?: unknown }>(Object.getOwnPropertyDescriptors(type.prototype));
   for (const [name, { value: method }] of members) {
     if (typeof method !== "function" || name === "constructor") continue;
     Object.defineProperty(type.prototype, name, {
       value(this: unknown, ...args: readonly unknown[]): unknown {
         if (this instanceof (type as new () => unknown)) return Reflect.apply(method, this, args);
-        throw new StagingError(`${name} was called without its ${type.name}`, {
+        throw new StagingError(`${name} was called without its ${what}`, {
           at: callerLocation(),
           hint: `Don't take methods off their object; call them on it: x.${name}(...)`,
         });

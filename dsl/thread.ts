@@ -329,7 +329,7 @@ export class BasicThread<Late = unknown> {
   }
 
   static {
-    checkReceivers(this);
+    checkReceivers(this, "Thread");
   }
 }
 

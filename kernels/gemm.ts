@@ -138,7 +138,7 @@ export function gemmBf16<Out extends OutName>(config: GemmConfig<Out>) {
         const thread = t.thread.rem(128);
         const copy = (from: typeof w | typeof x, tile: Expr<"i32">, to: typeof sX, i: Expr<"i32">) => {
           const parts = to.size(0) / 16;
-          for (const part of t.range(parts, { unroll: true })) {
+          for (const part of t.range(parts)) {
             const source = from.tile([16, tileK], [tile.mul(parts).add(part), i]).partition(eightEach, thread);
             const registers = t.fragment(source);
             t.copy(source, registers, { guard: "edges" });

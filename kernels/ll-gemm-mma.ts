@@ -201,7 +201,7 @@ function plan(config: LlGemmMmaConfig, dtype: DType): Plan {
     alignBytes: powerOfTwoDivisor(K, 16 / dtype.bytes) * dtype.bytes,
     turnK: pieces * piece,
     turns,
-    early: Math.min(config.early ?? (pieces > 4 ? 1 : 2), maxOf(turns)),
+    early: Math.min(config.early ?? (pieces > 4 || typeof K !== "number" ? 1 : 2), maxOf(turns)),
     tokens: maxOf(M) <= 8 ? 8 : 16,
   };
 }

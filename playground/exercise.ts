@@ -6,6 +6,7 @@ import { bf16, e4m3, f32, HostTensor, size } from "tegula";
 import { openCuda, run } from "tegula/cuda";
 import {
   checkInterval,
+  gemmBf16,
   gemmReference,
   llGemmDotBf16,
   llGemmDotE4m3,
@@ -69,5 +70,16 @@ for (const [M, N, K] of shapes) {
     `rmsNorm ${M}x${K}`,
     checkWithin(normed.y, expected.y, (i) => Math.abs(expected.y[i] ?? 0) * relative),
   );
+}
+for (const [M, N, K] of [
+  [70, 72, 136],
+  [200, 264, 200],
+  [33, 40, 77],
+] as const) {
+  const [x, w] = [randomTensor(bf16, [M, K], "normal", random), randomTensor(bf16, [N, K], "normal", random)];
+  const reference = gemmReference(x, w);
+  const model = { terms: K, partials: 1, device: "cuda" } as const;
+  const { y } = await run(gpu, gemmBf16({ M, N, K, out: f32 }), { x, w });
+  report(`gemm ${M}x${N}x${K}`, checkInterval(y, reference.y, reference.magnitudes, model));
 }
 await gpu.dispose();

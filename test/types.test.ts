@@ -11,6 +11,7 @@ import {
   e4m3,
   type Expr,
   f32,
+  type Fragment,
   frozen,
   i32,
   inout,
@@ -18,6 +19,7 @@ import {
   kernel,
   type Kernel,
   type LaneCount,
+  mmaAtoms,
   output,
   type Reg,
   scalar,
@@ -26,8 +28,11 @@ import {
   type Tensor,
   type TensorSpec,
   type Thread,
+  type Tile,
+  tiledMma,
   u32,
 } from "../dsl/index.ts";
+import { parseLayout } from "../dsl/layout/index.ts";
 
 /** Values of the types under test; never called. */
 interface Values {
@@ -48,6 +53,7 @@ interface Values {
   readonly y: Tensor<"f32", 1, "output">;
   readonly flags: Tensor<"i32", 1, "inout">;
   readonly weights: Tensor<"bf16", 1, "inout">;
+  readonly e: Tensor<"e4m3", 2, "frozen">;
   readonly cube: Tensor<"f32", 3, "shared">;
 }
 
@@ -330,5 +336,68 @@ describe("parameters", () => {
     scalar(bool);
     // @ts-expect-error arithmetic on a size
     void (size("M") * 2);
+  });
+});
+
+describe("tiles", () => {
+  const small = mmaAtoms.m16n8k16.bf16;
+  compiles("keep dtype, access, role and atom", ({ t, w, x }) => {
+    const mma = tiledMma(small).slice(t.lane);
+    expectTypeOf(w.tile([16, 16], [0, 0])).toEqualTypeOf<Tile<"bf16", "frozen">>();
+    expectTypeOf(t.fragment(x.tile([4, 4], [0, 0]))).toEqualTypeOf<Fragment<"f32", "none">>();
+    const rA = t.fragment(mma.partitionA(w.tile([16, 16], [0, 0])));
+    expectTypeOf(rA).toEqualTypeOf<Fragment<"bf16", "A", typeof small>>();
+    expectTypeOf(t.fragment(mma.partitionC(x.tile([16, 8], [0, 0])))).toEqualTypeOf<
+      Fragment<"f32", "C", typeof small>
+    >();
+  });
+  compiles("fit their instruction", ({ t, w, x, e }) => {
+    const mma = tiledMma(small).slice(t.lane);
+    const [rA, rB] = [
+      t.fragment(mma.partitionA(w.tile([16, 16], [0, 0]))),
+      t.fragment(mma.partitionB(w.tile([8, 16], [0, 0]))),
+    ];
+    const rC = t.fragment(mma.partitionC(x.tile([16, 8], [0, 0])));
+    t.mma(rC, rA, rB);
+    // @ts-expect-error A where B is wanted
+    t.mma(rC, rA, rA);
+    // @ts-expect-error an operand where the accumulator is wanted
+    t.mma(rA, rA, rB);
+    // @ts-expect-error an e4m3 tile for a bf16 instruction
+    mma.partitionA(e.tile([16, 16], [0, 0]));
+    const other = tiledMma(mmaAtoms.m16n8k32.e4m3).slice(t.lane);
+    const rE = t.fragment(other.partitionA(e.tile([16, 32], [0, 0])));
+    // @ts-expect-error an e4m3 fragment for a bf16 instruction
+    t.mma(rC, rE, rB);
+    const sums = t.fragment(
+      tiledMma(mmaAtoms.m16n8k32.s8)
+        .slice(t.lane)
+        .partitionC(x.tile([16, 8], [0, 0])),
+    );
+    // @ts-expect-error the i32 accumulators of another instruction
+    t.mma(sums, rA, rB);
+    // @ts-expect-error a plain fragment is no operand
+    t.mma(rC, t.fragment(w.tile([16, 16], [0, 0])), rB);
+  });
+  compiles("are copied where they may be", ({ t, w, x, y, e }) => {
+    const gX = x.tile([4, 4], [0, 0]);
+    const rX = t.fragment(gX);
+    t.copy(gX, rX);
+    // @ts-expect-error a store to an input
+    t.copy(rX, gX);
+    // @ts-expect-error a load from an output
+    t.copy(y.tile([4], [0]), t.fragment(y.tile([4], [0])));
+    // @ts-expect-error between dtypes
+    t.copy(e.tile([4, 4], [0, 0]), rX);
+    // @ts-expect-error from tile to tile
+    t.copy(gX, t.sharedTile(f32, parseLayout("(4,4):(4,1)")));
+    // @ts-expect-error asynchronously from shared memory
+    t.copyAsync(t.sharedTile(f32, parseLayout("4:1")), t.sharedTile(f32, parseLayout("4:1")));
+    // @ts-expect-error ldmatrix from global memory
+    t.ldmatrix(w, [0, 0], 4);
+    // @ts-expect-error a load of an output's tile
+    y.tile([4], [0]).load(0);
+    // @ts-expect-error an unknown guard
+    t.copy(gX, rX, { guard: "inside" });
   });
 });

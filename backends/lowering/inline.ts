@@ -62,8 +62,10 @@ export function planInlining(ir: KernelIR): InlinePlan {
   const inlined = new Set<Value>();
   const operationCount = new Map<Value, number>();
   for (const { value, place } of lets) {
-    let count = 1;
-    for (const operand of operands(value.op)) if (inlined.has(operand)) count += operationCount.get(operand) ?? 0;
+    const counts = operands(value.op).map((operand) => (inlined.has(operand) ? (operationCount.get(operand) ?? 0) : 0));
+    // Taking vectors apart and putting them together only names registers.
+    const moves = value.op.kind === "slice" || value.op.kind === "join";
+    const count = moves ? Math.max(1, ...counts) : counts.reduce((sum, one) => sum + one, 1);
     operationCount.set(value, count);
     const [use, another] = liveUses(value);
     if (!use || another || use.loopDepth !== place.loopDepth || count > maxOperations) continue;

@@ -107,7 +107,7 @@ export class Expressions {
       }
       case "slice":
         if (type.lanes === 1) return atom(this.prelude.lane(op.a.type, this.text(op.a).code, op.first));
-        return call(this.prelude.slice(op.a.type, type), this.text(op.a), atom(String(op.first)));
+        return call(this.prelude.slice(op.a.type, op.first, type), this.text(op.a));
       case "dot":
         return call(this.prelude.dot(op.a.type, op.b.type), this.text(op.a), this.text(op.b), this.text(op.c));
       case "read":

@@ -21,9 +21,10 @@ export function binary(fn: BinaryFn, dtype: DType, a: Text, b: Text): Text {
     case "shr":
       return infix(fn === "shl" ? "<<" : ">>", a, atom(`(bitcast<u32>(${b.code}) & 31u)`));
     case "and":
-      return infix(isBool ? "&&" : "&", a, b);
+      // Not &&, which branches: software devices take seconds over a hundred branches.
+      return infix("&", a, b);
     case "or":
-      return infix(isBool ? "||" : "|", a, b);
+      return infix("|", a, b);
     case "xor":
       return infix(isBool ? "!=" : "^", a, b);
     case "div":

@@ -17,21 +17,29 @@ export class TilePrelude extends Prelude {
     return tf32 ? `bitcast<f32>(bitcast<u32>(${lane}) & 0xffffe000u)` : lane;
   }
 
-  /** `f(&a, &b, &c, &d)`: d = a * b + c, products added in the order of k. */
+  /**
+   * `f()`: d = a * b + c of the global arrays f_d, f_a, f_b, f_c, products added in the order of k. Global, because each call is
+   * inlined, and its variables are set to zero each time.
+   */
   mma(atom: MmaAtom, a: Type, b: Type, c: Type): string {
     const { M, N, K } = atom;
     const sum = atom.c.name;
     const name = `${atom.name}_${sum}`;
     return this.part(name, () => {
-      const fragment = (type: Type): string => `ptr<function, array<${this.type(type)}, 32>>`;
+      const fragment = (type: Type): string => `array<${this.type(type)}, 32>`;
+      const global = (suffix: string, type: string): string => `var<private> ${name}_${suffix}: ${type};`;
       const read = (type: Type, from: string, dtype: DType): string =>
-        this.decoded(dtype, this.lane(type, `(*${from})[lane]`, "i"), atom.tf32);
+        this.decoded(dtype, this.lane(type, `${name}_${from}[lane]`, "i"), atom.tf32);
       const gather = (type: Type, from: string, to: string, dtype: DType, layout: Layout): string =>
-        `    for (var i = 0; i < ${type.lanes}; i++) { ${to}[${offsetText(layout)}] = ${read(type, from, dtype)}; }`;
+        `    for (var i = 0; i < ${type.lanes}; i++) { ${name}_${to}[${offsetText(layout)}] = ${read(type, from, dtype)}; }`;
       return [
-        `fn ${name}(a: ${fragment(a)}, b: ${fragment(b)}, c: ${fragment(c)}, d: ${fragment(c)}) {`,
-        `  var x: array<${sum}, ${M * K}>;`,
-        `  var y: array<${sum}, ${N * K}>;`,
+        global("a", fragment(a)),
+        global("b", fragment(b)),
+        global("c", fragment(c)),
+        global("d", fragment(c)),
+        global("x", `array<${sum}, ${M * K}>`),
+        global("y", `array<${sum}, ${N * K}>`),
+        `fn ${name}() {`,
         "  for (var lane = 0; lane < 32; lane++) {",
         gather(a, "a", "x", atom.a, atom.layoutA),
         gather(b, "b", "y", atom.b, atom.layoutB),
@@ -41,9 +49,9 @@ export class TilePrelude extends Prelude {
         `      let e = ${offsetText(atom.layoutC)};`,
         `      let row = e % ${M};`,
         `      let column = e / ${M};`,
-        "      var sum = (*c)[lane][i];",
-        `      for (var k = 0; k < ${K}; k++) { ${multiplyAdd(atom, `x[row + k * ${M}]`, `y[column + k * ${N}]`)} }`,
-        "      (*d)[lane][i] = sum;",
+        `      var sum = ${name}_c[lane][i];`,
+        `      for (var k = 0; k < ${K}; k++) { ${multiplyAdd(atom, `${name}_x[row + k * ${M}]`, `${name}_y[column + k * ${N}]`)} }`,
+        `      ${name}_d[lane][i] = sum;`,
         "    }",
         "  }",
         "}",

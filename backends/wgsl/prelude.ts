@@ -209,10 +209,12 @@ export class Prelude extends Vectors {
     const load = this.load(binding, type);
     const result = this.type(type);
     const name = `guarded_${load}`;
-    return this.part(
-      name,
-      () => `fn ${name}(guard: bool, e: i32) -> ${result} { if (guard) { return ${load}(e); } return ${result}(); }`,
-    );
+    const head = `fn ${name}(guard: bool, e: i32) -> ${result} {`;
+    // The first element is always there; a branch costs software devices more than a load.
+    if (type.lanes === 1) {
+      return this.part(name, () => `${head} return select(${result}(), ${load}(select(0, e, guard)), guard); }`);
+    }
+    return this.part(name, () => `${head} var r = ${result}(); if (guard) { r = ${load}(e); } return r; }`);
   }
 
   store(binding: Binding, type: Type): string {

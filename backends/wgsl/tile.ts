@@ -1,6 +1,16 @@
 /** Tile operations as WGSL: those of single lanes, and those that a warp's 32 lanes do together. Copies are done at once. */
 import type { MBarrier, TileStmt } from "../../dsl/ir-tile.ts";
-import type { Pinned, Register, Shared, Value } from "../../dsl/ir.ts";
+import {
+  type Block,
+  innerBlocks,
+  type KernelIR,
+  type Pinned,
+  type Register,
+  type Shared,
+  stmtOperands,
+  type Value,
+  walk,
+} from "../../dsl/ir.ts";
 import { atom, call, infix, type Lines, type Text } from "../lowering/text.ts";
 import { Expressions } from "./expressions.ts";
 import { dimTexts } from "./prelude-tile.ts";
@@ -13,6 +23,7 @@ export type LaneTileStmt = Exclude<
 
 export abstract class TileOperations extends Expressions {
   protected abstract lines: Lines;
+  private taken: ReadonlySet<Value> | undefined;
 
   /** The number of a barrier's sync cell. */
   protected abstract cellOf(barrier: MBarrier, slot: Value, peer?: Value): Text;
@@ -75,10 +86,26 @@ export abstract class TileOperations extends Expressions {
   }
 
   protected mma(value: Value, op: Extract<Pinned, { readonly kind: "mma" }>): void {
-    const [a, b, c] = [op.a, op.b, op.c].map((operand) => this.allLanes(operand));
-    const result = this.variable(value, value.name ?? "d", this.prelude.ofLanes(value.type));
     const name = this.prelude.mma(op.atom, op.a.type, op.b.type, op.c.type);
-    this.lines.add(`${name}(&${a}, &${b}, &${c}, &${result});`);
+    this.lanes(() => {
+      for (const operand of ["a", "b", "c"] as const) {
+        this.lines.add(`${name}_${operand}[lane] = ${this.text(op[operand]).code};`);
+      }
+    });
+    this.lines.add(`${name}();`);
+    // A register takes the result before the next product: then it needs no array of its own.
+    if (this.takenAtOnce(value)) {
+      this.valueNames.set(value, `${name}_d`);
+      return;
+    }
+    const result = this.variable(value, value.name ?? "d", this.prelude.ofLanes(value.type));
+    this.lines.add(`${result} = ${name}_d;`);
+  }
+
+  /** Whether a value's only use is the write that follows it. */
+  private takenAtOnce(value: Value): boolean {
+    this.taken ??= valuesTakenAtOnce(this.ir);
+    return this.taken.has(value);
   }
 
   protected ldmatrix(value: Value, op: Extract<Pinned, { readonly kind: "ldmatrix" }>): void {
@@ -129,4 +156,23 @@ export abstract class TileOperations extends Expressions {
     this.lanes(() => this.lines.add(`${name}[lane] = ${this.offset(memory, index).code};`));
     return name;
   }
+}
+
+/** Values that the next statement writes to a register, and nothing else uses. */
+function valuesTakenAtOnce(ir: KernelIR): ReadonlySet<Value> {
+  const uses = new Map<Value, number>();
+  walk(ir.body, (stmt) => {
+    for (const value of stmtOperands(stmt)) uses.set(value, (uses.get(value) ?? 0) + 1);
+  });
+  const taken = new Set<Value>();
+  const visit = (block: Block): void => {
+    for (const [i, stmt] of block.entries()) {
+      const next = block[i + 1];
+      const written = stmt.kind === "let" && next?.kind === "write" && next.value === stmt.value;
+      if (written && uses.get(stmt.value) === 1) taken.add(stmt.value);
+      for (const inner of innerBlocks(stmt)) visit(inner);
+    }
+  };
+  visit(ir.body);
+  return taken;
 }

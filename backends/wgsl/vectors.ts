@@ -77,18 +77,16 @@ export class Vectors extends Parts {
   }
 
   pack(type: Type): string {
-    return this.part(`pack_${formatType(type)}`, () => {
-      const element = scalarType(type.dtype);
-      const all = Array.from({ length: type.lanes }, (_, i) => `x${i}`);
-      const parameters = all.map((x) => `${x}: ${element}`).join(", ");
-      const before = [`  var x = array<${element}, ${type.lanes}>(${all.join(", ")});`];
-      return this.fill(`pack_${formatType(type)}`, parameters, type, before, "x[i]");
-    });
+    const name = `pack_${formatType(type)}`;
+    const all = Array.from({ length: type.lanes }, (_, i) => `x${i}`);
+    const parameters = all.map((x) => `${x}: ${scalarType(type.dtype)}`).join(", ");
+    return this.part(name, () => this.straight(name, parameters, type, all));
   }
 
   splat(type: Type): string {
     const name = `splat_${formatType(type)}`;
-    return this.part(name, () => this.fill(name, `x: ${scalarType(type.dtype)}`, type, [], "x"));
+    const all = Array.from({ length: type.lanes }, () => "x");
+    return this.part(name, () => this.straight(name, `x: ${scalarType(type.dtype)}`, type, all));
   }
 
   /** The lanes of `count` vectors of one type, one after the other. */
@@ -96,18 +94,45 @@ export class Vectors extends Parts {
     const name = `join_${count}_${formatType(part)}`;
     const parts = Array.from({ length: count }, (_, i) => `x${i}`);
     const parameters = parts.map((x) => `${x}: ${this.type(part)}`).join(", ");
-    const before = [`  var x = array<${this.type(part)}, ${count}>(${parts.join(", ")});`];
-    const lane = part.lanes === 1 ? "x[i]" : this.lane(part, `x[i / ${part.lanes}]`, `(i % ${part.lanes})`);
     const type = { dtype: part.dtype, lanes: (part.lanes * count) as Type["lanes"] };
-    return this.part(name, () => this.fill(name, parameters, type, before, lane));
+    const lanes = parts.flatMap((x) => Array.from({ length: part.lanes }, (_, i) => this.lane(part, x, i)));
+    return this.part(name, () => this.straight(name, parameters, type, lanes, wholeWords(part, parts)));
   }
 
-  /** `f(a, first)`: `result.lanes` lanes of `a`. */
-  slice(a: Type, result: Type): string {
-    const name = `slice_${formatType(a)}_${formatType(result)}`;
-    const parameters = `a_in: ${this.type(a)}, first: i32`;
-    return this.part(name, () =>
-      this.fill(name, parameters, result, ["  var a = a_in;"], this.lane(a, "a", "(first + i)")),
+  /** `result.lanes` lanes of a vector from `first` on. */
+  slice(a: Type, first: number, result: Type): string {
+    const name = `slice_${first}_${formatType(a)}_${formatType(result)}`;
+    const lanes = Array.from({ length: result.lanes }, (_, i) => this.lane(a, "a", first + i));
+    const perWord = 4 / a.dtype.bytes;
+    const words =
+      isPacked(a) && result.lanes % perWord === 0
+        ? Array.from({ length: wordsOf(result) }, (_, i) => `a[${first / perWord + i}]`)
+        : undefined;
+    return this.part(name, () => this.straight(name, `a: ${this.type(a)}`, result, lanes, words));
+  }
+
+  /** Without a loop or a variable: they cost software devices seconds where a kernel has many of them. */
+  private straight(name: string, parameters: string, type: Type, lanes: readonly string[], words?: readonly string[]) {
+    const result = this.type(type);
+    const parts = words ?? (isPacked(type) ? this.packed(type, lanes) : lanes);
+    return `fn ${name}(${parameters}) -> ${result} { return ${result}(${parts.join(", ")}); }`;
+  }
+
+  private packed(type: Type, lanes: readonly string[]): readonly string[] {
+    const { bytes } = type.dtype;
+    return Array.from({ length: wordsOf(type) }, (_, word) =>
+      lanes
+        .slice((word * 4) / bytes, ((word + 1) * 4) / bytes)
+        .map((lane, i) =>
+          i === 0 ? this.toBits(type.dtype, lane) : `(${this.toBits(type.dtype, lane)} << ${i * bytes * 8}u)`,
+        )
+        .join(" | "),
     );
   }
+}
+
+/** The words of several vectors that fill theirs. */
+function wholeWords(part: Type, parts: readonly string[]): readonly string[] | undefined {
+  if (!isPacked(part) || (part.lanes * part.dtype.bytes) % 4 !== 0) return undefined;
+  return parts.flatMap((x) => Array.from({ length: wordsOf(part) }, (_, i) => `${x}[${i}]`));
 }

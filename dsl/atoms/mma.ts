@@ -11,6 +11,7 @@
 import { bf16, type DType, type DTypeName, e4m3, e5m2, f16, f32, i32, i8 } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { crd2idx, type Layout, parseLayout, size } from "../layout/index.ts";
+import { callerLocation } from "../source.ts";
 
 export interface MmaAtom<
   A extends DTypeName = DTypeName,
@@ -143,7 +144,7 @@ export function wgmmaAtom<A extends WgmmaInput, B extends WgmmaInput>(
   b: DType<B>,
 ): MmaAtom<A, B, "f32"> {
   if (!Number.isInteger(N) || N < 8 || N > 256 || N % 8 !== 0) {
-    throw new ShapeError(`wgmma has N from 8 to 256 in steps of 8, not ${N}`);
+    throw new ShapeError(`wgmma has N from 8 to 256 in steps of 8, not ${N}`, { at: callerLocation() });
   }
   const K = 32 / a.bytes;
   const inputs = (a.name as string) === b.name ? a.name : `${a.name}_${b.name}`;

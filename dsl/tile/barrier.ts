@@ -19,27 +19,48 @@ export class Mbarrier {
     this.barrier = barrier;
   }
 
-  /** This thread arrives at barrier `slot`; with `peer` at that of another block of the cluster. */
+  /**
+   * This thread arrives at barrier `slot`; with `peer` at that of another block of the cluster.
+   * ```ts
+   * barrier.arrive(0, { peer: t.cluster.rank.xor(1) });
+   * ```
+   */
   arrive(slot: Index = 0, options: { readonly peer?: Index } = {}): void {
     const at = callerLocation();
     const peer = options.peer === undefined ? undefined : toIndex(this.trace, options.peer, "arrive", at);
     this.trace.emit({ kind: "arrive", ...this.slot(slot, at), expectBytes: undefined, peer, at });
   }
 
-  /** Announces bytes of bulk copies, then arrives. */
+  /**
+   * Announces bytes of bulk copies, then arrives.
+   * ```ts
+   * barrier.arriveExpect(0, 1024);
+   * ```
+   */
   arriveExpect(slot: Index, bytes: Index): void {
     const at = callerLocation();
     const expectBytes = toIndex(this.trace, bytes, "arriveExpect", at);
     this.trace.emit({ kind: "arrive", ...this.slot(slot, at), expectBytes, peer: undefined, at });
   }
 
-  /** This thread arrives as soon as its asynchronous copies so far are done. */
+  /**
+   * This thread arrives as soon as its asynchronous copies so far are done.
+   * ```ts
+   * t.copyAsync(gX, sX);
+   * barrier.arriveAfterCopies(0);
+   * ```
+   */
   arriveAfterCopies(slot: Index = 0): void {
     const at = callerLocation();
     this.trace.emit({ kind: "asyncArrive", ...this.slot(slot, at), at });
   }
 
-  /** Waits, a whole warp at a time, until the phase of this parity has ended. On a new barrier parity 1 has. */
+  /**
+   * Waits, a whole warp at a time, until the phase of this parity has ended. On a new barrier parity 1 has.
+   * ```ts
+   * barrier.wait(0, 0); // until its first phase has ended
+   * ```
+   */
   wait(slot: Index, parity: Index): void {
     const at = callerLocation();
     const value = toIndex(this.trace, parity, "wait", at);
@@ -63,6 +84,13 @@ export class Mbarrier {
  *     consumer   for each tile i: wait(i), use stage(i), release(i)
  *
  * Tile i lies in stage i % stages; the barriers' parities follow from i / stages, so there is no state to carry.
+ * ```ts
+ * for (const i of t.range(8)) {
+ *   pipe.acquire(i);
+ *   t.copyAsync(gX, sX);
+ *   pipe.full.arriveAfterCopies(pipe.stage(i));
+ * }
+ * ```
  */
 export class Pipeline {
   readonly stages: number;

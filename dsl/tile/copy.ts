@@ -5,7 +5,8 @@
  */
 import { type CopyAtom, copyAtoms } from "../atoms/copy.ts";
 import type { DTypeName } from "../dtype.ts";
-import { AlignmentError, DTypeError, ShapeError } from "../errors.ts";
+import { describe } from "../check.ts";
+import { AlignmentError, DTypeError, ShapeError, StagingError } from "../errors.ts";
 import type { CacheHint, LaneCount, Value } from "../ir.ts";
 import { coalesce, crd2idx, idx2crd, type Layout, size, type StrideLeaf } from "../layout/index.ts";
 import { gcd, maxOf, multipleOf } from "../size.ts";
@@ -22,7 +23,14 @@ export interface CopyOptions {
   readonly guard?: "edges";
 }
 
-/** What a copy does. */
+/**
+ * What a copy does.
+ * ```ts
+ * const plan = t.copy(gX, rX);
+ * plan.bytes; // 16
+ * plan.explain(); // bf16 tile ... -> bf16 fragment ...: 4 x 16 bytes per thread by load (ld.global)
+ * ```
+ */
 export class CopyPlan {
   readonly atom: CopyAtom;
   /** Bytes that one access moves. */
@@ -67,6 +75,7 @@ export function loadFragment(
 ): CopyPlan {
   requireSameShape("copy", from, to, at);
   requireSameDType(from, to, at);
+  requireCopy(["normal", "stream", "evictFirst", "evictLast"], cache, guard, at);
   const order = elementOrder(to.layout);
   const { lanes, reasons } = widest(from, order, to.lanes, guard !== undefined);
   const guards = new Map<string, Value | undefined>();
@@ -93,9 +102,7 @@ export function storeFragment(
 ): CopyPlan {
   requireSameShape("copy", from, to, at);
   requireSameDType(from, to, at);
-  if (cache !== "normal" && cache !== "stream") {
-    throw new ShapeError(`A store is "normal" or "stream", not ${cache}`, { at });
-  }
+  requireCopy(["normal", "stream"], cache, guard, at);
   const order = elementOrder(from.layout);
   const { lanes, reasons } = widest(to, order, from.lanes, guard !== undefined);
   const { memory } = to.tensor;
@@ -119,6 +126,7 @@ export function storeFragment(
 export function copyAsync(trace: Trace, from: Tile, to: Tile, { guard }: CopyOptions, at: Location): CopyPlan {
   requireSameShape("copyAsync", from, to, at);
   requireSameDType(from, to, at);
+  requireCopy(["normal"], "normal", guard, at);
   const [source, target] = [from.tensor.memory, to.tensor.memory];
   if (source.kind !== "tensor" || target.kind !== "shared") {
     throw new ShapeError(`copyAsync goes from global to shared memory, not from ${from} to ${to}`, {
@@ -260,6 +268,18 @@ function remembered(
   const key = steps.join();
   if (!guards.has(key)) guards.set(key, make());
   return guards.get(key);
+}
+
+/** @throws StagingError for options that tsc would refuse */
+function requireCopy(allowed: readonly CacheHint[], cache: CacheHint, guard: unknown, at: Location): void {
+  if (!allowed.includes(cache)) {
+    throw new StagingError(`A cache hint here is one of ${allowed.join(", ")}, not ${describe(cache)}`, { at });
+  }
+  if (guard === undefined || guard === "edges") return;
+  throw new StagingError(`The guard of a copy is "edges", not ${describe(guard)}`, {
+    at,
+    hint: "Elements outside the tensor read as zero; for a condition of your own write t.when(...) or tile.load",
+  });
 }
 
 function requireSameDType(

@@ -88,7 +88,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     return new Tile<N, "shared">(memory, [this.trace.constant(i32, 0, at)], plain, swizzle, at);
   }
 
-  /** A whole tensor of known shape, or shared memory, as a tile. */
+  /**
+   * A whole tensor of known shape, or shared memory, as a tile.
+   * ```ts
+   * const gX = t.tileOf(x); // (64,128):(1@0,1@1)
+   * ```
+   */
   tileOf<N extends DTypeName, A extends Access>(tensor: Tensor<N, number, A>): Tile<N, A> {
     const shape = tensor.memory.shape.map((dim) => {
       if (typeof dim === "number") return dim;
@@ -106,6 +111,9 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
   /**
    * Registers for what a tile or partition holds, in the order of its memory, so that copies are as wide as can be. Undefined
    * content; an accumulator (a partition of C) is an f32 or i32 zero.
+   * ```ts
+   * const kept = t.fragment(gX); // (16,16):(16,1), eight bf16 to a register
+   * ```
    */
   fragment<N extends DTypeName, A extends Access, M extends MmaAtom>(
     like: Partition<N, A, "C", M>,
@@ -132,7 +140,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     return declareFragment(trace, like.dtype, layout, lanes as LaneCount, role, atom, undefined, at);
   }
 
-  /** A zero accumulator for an (M,N) tile, before there is a tensor to store it to: (value, M, N). */
+  /**
+   * A zero accumulator for an (M,N) tile, before there is a tensor to store it to: (value, M, N).
+   * ```ts
+   * const sums = t.accumulator(mma, [16, 8]);
+   * ```
+   */
   accumulator<A extends DTypeName, B extends DTypeName, C extends "f32" | "i32">(
     thread: ThreadMma<A, B, C>,
     shape: readonly [m: number, n: number],
@@ -145,7 +158,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     return declareFragment(this.trace, atom.c, layout, lanes, "C", atom, zero, at);
   }
 
-  /** Registers in the order of a matrix instruction, one of them per instruction: what ldmatrix fills. */
+  /**
+   * Registers in the order of a matrix instruction, one of them per instruction: what ldmatrix fills.
+   * ```ts
+   * const rows = t.matrixFragment(mma.partitionA(sA)); // bf16x8 each
+   * ```
+   */
   matrixFragment<N extends DTypeName, A extends Access, R extends "A" | "B", M extends MmaAtom>(
     like: Partition<N, A, R, M>,
   ): Fragment<N, R, M> {
@@ -162,8 +180,8 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
    * ```
    * @throws ShapeError with both layouts, DTypeError
    */
-  copy<N extends DTypeName>(from: Tile<N, Readable>, to: Fragment<N>, options?: CopyOptions): CopyPlan;
-  copy<N extends DTypeName>(from: Fragment<N>, to: Tile<N, Writable>, options?: CopyOptions): CopyPlan;
+  copy<N extends DTypeName>(from: Tile<N, Readable>, to: Fragment<NoInfer<N>>, options?: CopyOptions): CopyPlan;
+  copy<N extends DTypeName>(from: Fragment<N>, to: Tile<NoInfer<N>, Writable>, options?: CopyOptions): CopyPlan;
   copy(from: Tile | Fragment, to: Tile | Fragment, options: CopyOptions = {}): CopyPlan {
     const at = callerLocation();
     requireOptions(options, ["cache", "guard"], at);
@@ -181,10 +199,16 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
   /**
    * Copies from global to shared memory beside the thread (cp.async), 4 to 16 bytes at a time. Done after t.asyncWait, or
    * when the mbarrier of arriveAfterCopies says so.
+   * ```ts
+   * t.copyAsync(gX, sX, { guard: "edges" });
+   * t.asyncCommit();
+   * t.asyncWait(0);
+   * t.barrier(); // now other threads see it too
+   * ```
    */
   copyAsync<N extends DTypeName>(
     from: Tile<N, "frozen" | "input" | "inout">,
-    to: Tile<N, "shared">,
+    to: Tile<NoInfer<N>, "shared">,
     options: Pick<CopyOptions, "guard"> = {},
   ): CopyPlan {
     const at = callerLocation();
@@ -192,12 +216,23 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     return copyAsync(this.trace, from, to, options, at);
   }
 
-  /** Groups this thread's asynchronous copies since the last commit. */
+  /**
+   * Groups this thread's asynchronous copies since the last commit.
+   * ```ts
+   * t.copyAsync(gX, sX);
+   * t.asyncCommit();
+   * ```
+   */
   asyncCommit(): void {
     this.trace.emit({ kind: "asyncCommit", at: callerLocation() });
   }
 
-  /** Waits until at most `pending` of this thread's groups are under way. */
+  /**
+   * Waits until at most `pending` of this thread's groups are under way.
+   * ```ts
+   * t.asyncWait(1); // all groups but the last
+   * ```
+   */
   asyncWait(pending: number): void {
     const at = callerLocation();
     if (!Number.isInteger(pending) || pending < 0) {
@@ -206,7 +241,16 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     this.trace.emit({ kind: "asyncWait", pending, at });
   }
 
-  /** One bulk copy of `count` contiguous elements, a multiple of 16 bytes, by this thread alone; `barrier` counts the bytes. */
+  /**
+   * One bulk copy of `count` contiguous elements, a multiple of 16 bytes, by this thread alone; `barrier` counts the bytes.
+   * ```ts
+   * t.when(t.thread.eq(0), () => {
+   *   barrier.arriveExpect(0, 1024);
+   *   t.copyBulk(x, [0, 0], line, [0], 128, barrier);
+   * });
+   * barrier.wait(0, 0);
+   * ```
+   */
   copyBulk<N extends DTypeName>(
     from: Tensor<N, number, "frozen" | "input" | "inout">,
     fromIndex: readonly Index[],
@@ -242,7 +286,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     });
   }
 
-  /** How TMA sees a tensor: boxes of fixed extents, zeros outside. */
+  /**
+   * How TMA sees a tensor: boxes of fixed extents, zeros outside.
+   * ```ts
+   * const map = t.tensorMap(x, [16, 64], { swizzleBytes: 128 });
+   * ```
+   */
   tensorMap<N extends DTypeName>(
     tensor: Tensor<N, number, "frozen" | "input" | "inout">,
     box: readonly number[],
@@ -251,7 +300,16 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     return tensorMapOf(this.trace, tensor, box, options, callerLocation());
   }
 
-  /** One box by TMA, by this thread alone; `barrier` counts its bytes, `map.bytes`. `to` is the box in shared memory. */
+  /**
+   * One box by TMA, by this thread alone; `barrier` counts its bytes, `map.bytes`. `to` is the box in shared memory.
+   * ```ts
+   * t.when(t.thread.eq(0), () => {
+   *   barrier.arriveExpect(0, boxes.bytes);
+   *   t.copyTensor(boxes, [0, 64], box, barrier);
+   * });
+   * barrier.wait(0, 0);
+   * ```
+   */
   copyTensor<N extends DTypeName>(
     map: TensorMapHandle<N>,
     index: readonly Index[],
@@ -262,7 +320,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     map.copy(index, to, barrier, slot, callerLocation());
   }
 
-  /** Brings the line of an element into L2. */
+  /**
+   * Brings the line of an element into L2.
+   * ```ts
+   * t.prefetch(x, [t.warp, 0]);
+   * ```
+   */
   prefetch<N extends DTypeName, Rank extends number>(
     tensor: Tensor<N, Rank, "frozen" | "input" | "inout">,
     index: Indices<Rank>,
@@ -315,7 +378,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     }
   }
 
-  /** One instruction on bare vectors: a * b + c. Their lanes are the fragment's values in order. */
+  /**
+   * One instruction on bare vectors: a * b + c. Their lanes are the fragment's values in order.
+   * ```ts
+   * const d = t.mmaVectors(mmaAtoms.m16n8k16.bf16, a8, b4, c4);
+   * ```
+   */
   mmaVectors<A extends DTypeName, B extends DTypeName, C extends "f32" | "i32">(
     atom: MmaAtom<A, B, C>,
     a: Expr<A, LaneCount>,
@@ -329,7 +397,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     return wrap(this.trace, this.trace.let({ kind: "mma", atom, ...operands }, at));
   }
 
-  /** 1, 2 or 4 8x8 matrices (rows of 16 bytes) from shared memory; `index` is where this lane's row begins. */
+  /**
+   * 1, 2 or 4 8x8 matrices (rows of 16 bytes) from shared memory; `index` is where this lane's row begins.
+   * ```ts
+   * const words = t.ldmatrix(rows8, [t.lane, 0], 4); // bf16x8: row l of all matrices begins at rows8[l, 0]
+   * ```
+   */
   ldmatrix<N extends DTypeName, Rank extends number>(
     memory: Tensor<N, Rank, "shared">,
     index: Indices<Rank>,
@@ -341,7 +414,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     return wrap(this.trace, this.trace.let({ ...op, matrices, transposed: options.transposed ?? false }, at));
   }
 
-  /** The reverse of ldmatrix: stores the lanes' 4-byte words as rows of matrices. */
+  /**
+   * The reverse of ldmatrix: stores the lanes' 4-byte words as rows of matrices.
+   * ```ts
+   * t.stmatrix(rows8, [t.lane, 0], a8);
+   * ```
+   */
   stmatrix<N extends DTypeName, Rank extends number>(
     memory: Tensor<N, Rank, "shared">,
     index: Indices<Rank>,
@@ -360,7 +438,14 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     });
   }
 
-  /** Fills an operand's fragment from shared memory by ldmatrix, four matrices at a time where there are as many. */
+  /**
+   * Fills an operand's fragment from shared memory by ldmatrix, four matrices at a time where there are as many.
+   * ```ts
+   * const tA = mma.partitionA(sA);
+   * const rows = t.matrixFragment(tA);
+   * t.copyMatrix(tA, rows);
+   * ```
+   */
   copyMatrix<N extends DTypeName, R extends "A" | "B", M extends MmaAtom>(
     from: Partition<N, "shared", R, M>,
     to: Fragment<N, R, M>,
@@ -371,6 +456,14 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
   /**
    * accumulator += a * b by a warpgroup, both tiles in shared memory, K contiguous: (64 m, K) and (N, K). Runs beside the
    * thread: t.wgmmaFence() before the first, t.wgmmaCommit() after the last, t.wgmmaWait(0) before the sums are read.
+   * ```ts
+   * t.asyncFence();
+   * t.barrier();
+   * t.wgmmaFence();
+   * t.wgmma(wide, left, right);
+   * t.wgmmaCommit();
+   * t.wgmmaWait(0);
+   * ```
    */
   wgmma<M extends MmaAtom>(
     accumulator: Fragment<M["c"]["name"], "C", M>,
@@ -427,20 +520,35 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
   wgmmaCommit(): void {
     this.trace.emit({ kind: "wgmmaCommit", at: callerLocation() });
   }
-  /** Waits until at most `pending` committed groups of wgmma are under way. */
+  /**
+   * Waits until at most `pending` committed groups of wgmma are under way.
+   * ```ts
+   * t.wgmmaWait(1); // the last group may go on
+   * ```
+   */
   wgmmaWait(pending: number): void {
     this.trace.emit({ kind: "wgmmaWait", pending, at: callerLocation() });
   }
 
   // Synchronization
 
-  /** `length` mbarriers, whose phases end after `arrivals` arrivals each. */
+  /**
+   * `length` mbarriers, whose phases end after `arrivals` arrivals each.
+   * ```ts
+   * const ready = t.mbarrier(2, t.warps); // ready[0] and ready[1]: each phase one arrival a warp
+   * ```
+   */
   mbarrier(length: number, arrivals: number): Mbarrier {
     const at = callerLocation();
     return this.namedMbarrier(variableNameAt(at) ?? "barrier", length, arrivals, at);
   }
 
-  /** A ring of `stages` buffers, filled by `producers` arrivals and emptied by `consumers`. */
+  /**
+   * A ring of `stages` buffers, filled by `producers` arrivals and emptied by `consumers`.
+   * ```ts
+   * const ring = t.pipeline(4, { producers: 1, consumers: 96 });
+   * ```
+   */
   pipeline(stages: number, arrivals: { readonly producers: number; readonly consumers: number }): Pipeline {
     const at = callerLocation();
     const name = variableNameAt(at) ?? "pipe";
@@ -449,12 +557,26 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     return new Pipeline(this.trace, stages, full, empty);
   }
 
-  /** Waits for `threads` threads at barrier `id`, 1 to 15 (`bar.sync`): a barrier of some warps. */
+  /**
+   * Waits for `threads` threads at barrier `id`, 1 to 15 (`bar.sync`): a barrier of some warps.
+   * ```ts
+   * t.when(t.warp.lt(2), () => t.namedBarrier(1, 64));
+   * ```
+   */
   namedBarrier(id: number, threads: number): void {
     this.trace.emit({ kind: "namedBarrier", action: "sync", id, threads, at: callerLocation() });
   }
 
-  /** Is counted at barrier `id`, and goes on (`bar.arrive`). */
+  /**
+   * Is counted at barrier `id`, and goes on (`bar.arrive`).
+   * ```ts
+   * t.when(
+   *   t.warp.lt(2),
+   *   () => t.namedArrive(1, 128), // produced
+   *   () => t.namedBarrier(1, 128), // waits for it
+   * );
+   * ```
+   */
   namedArrive(id: number, threads: number): void {
     this.trace.emit({ kind: "namedBarrier", action: "arrive", id, threads, at: callerLocation() });
   }
@@ -464,7 +586,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     this.trace.emit({ kind: "asyncFence", at: callerLocation() });
   }
 
-  /** All four warps of a warpgroup take registers from the block's pool, or give some back, until they have `count` each. */
+  /**
+   * All four warps of a warpgroup take registers from the block's pool, or give some back, until they have `count` each.
+   * ```ts
+   * t.setRegisters("decrease", 40);
+   * ```
+   */
   setRegisters(change: "increase" | "decrease", count: number): void {
     const at = callerLocation();
     if (change !== "increase" && change !== "decrease") {

@@ -72,6 +72,10 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   get dtype(): DType<N> {
     return this.tensor.dtype;
   }
+  /** Where the tile lives and what may be done with it: also what keeps tsc from confusing tiles of different access. */
+  get access(): A {
+    return this.tensor.access;
+  }
   get trace(): Trace {
     return this.tensor.trace;
   }
@@ -98,10 +102,21 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
     );
   }
 
-  /** The sub-tile of `shape` elements number `coordinate`. */
+  /**
+   * The sub-tile of `shape` elements number `coordinate`.
+   * ```ts
+   * gX.tile([4, 4], [1, t.warp]) // rows 4 to 7 of it, columns from 4 * warp on
+   * ```
+   */
   tile(shape: readonly number[], coordinate: readonly Index[]): Tile<N, A> {
     const at = callerLocation();
-    const divided = this.algebra(at, () => zippedDivide(this.layout, shape));
+    const divided = this.algebra(at, () => {
+      for (const [i, extent] of shape.entries()) {
+        const whole = i < rank(this.layout) ? size(this.layout, i) : 1;
+        if (whole % extent !== 0) throw new LayoutError(`Mode ${i} of ${this.layout} is no whole number of ${extent}`);
+      }
+      return zippedDivide(this.layout, shape);
+    });
     const rest = modesOf(get(divided, 1));
     if (coordinate.length !== rest.length) {
       throw new ShapeError(`A tile of ${this.layout} is chosen by ${rest.length} numbers, not ${coordinate.length}`, {
@@ -154,13 +169,23 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
     return this.with(get(both, 1), at, this.moved([get(both, 0)], [thread], at));
   }
 
-  /** Where an element lies in the tensor: the tile as an identity tensor. */
+  /**
+   * Where an element lies in the tensor: the tile as an identity tensor.
+   * ```ts
+   * const [row, column] = gX.coordinate([2, 3]);
+   * ```
+   */
   coordinate(coordinate: Coordinate): readonly Expr<"i32">[] {
     const at = callerLocation();
     return this.coordinates(this.steps(coordinate), at).map((value) => wrap(this.trace, value));
   }
 
-  /** Whether an element lies inside the tensor. */
+  /**
+   * Whether an element lies inside the tensor.
+   * ```ts
+   * t.when(gX.inBounds([2, 3]), () => acc.store([0], 1));
+   * ```
+   */
   inBounds(coordinate: Coordinate): Expr<"bool"> {
     const at = callerLocation();
     const condition = this.boundsOf(this.steps(coordinate), at);
@@ -296,7 +321,8 @@ export function tileOf<N extends DTypeName, A extends Access>(
   if (!positive || shape.length !== dimensions || !Array.isArray(coordinate) || coordinate.length !== dimensions) {
     throw new ShapeError(
       `A tile of ${memory.name} has ${dimensions} extents, TypeScript numbers, and as many coordinates; got ` +
-        `${describe(shape)} [${String(shape)}] and ${coordinate?.length} coordinates`,
+        `${Array.isArray(shape) ? `[${shape.map(describe).join(", ")}]` : describe(shape)} and ` +
+        `${Array.isArray(coordinate) ? coordinate.length : "no"} coordinates`,
       {
         at,
         related: [{ what: `${memory.name} was declared`, at: memory.at }],

@@ -114,8 +114,8 @@ export class TiledMma<A extends DTypeName, B extends DTypeName, C extends "f32" 
 /**
  * Spreads an instruction.
  * ```ts
- * const mma = tiledMma(mmaAtoms.m16n8k16.bf16, { permute: [null, null, parseLayout("(2,4,2,2):(1,8,2,4)")] });
- * const { partitionA } = mma.slice(t.lane);
+ * const spread = tiledMma(mmaAtoms.m16n8k16.bf16, { permute: [null, null, parseLayout("(2,4,2,2):(1,8,2,4)")] });
+ * const gA = spread.slice(t.lane).partitionA(w.tile([16, 64], [0, step]));
  * ```
  * @throws ShapeError
  */
@@ -167,7 +167,12 @@ export class ThreadMma<A extends DTypeName, B extends DTypeName, C extends "f32"
     this.thread = thread;
   }
 
-  /** This thread's part of an (M,K) tile. @throws ShapeError with both layouts, DTypeError */
+  /**
+   * This thread's part of an (M,K) tile. @throws ShapeError with both layouts, DTypeError
+   * ```ts
+   * const gA = mma.partitionA(w.tile([16, 64], [0, step])); // (value, 1, 4)
+   * ```
+   */
   partitionA<N extends DTypeName & A, X extends Access>(tile: Tile<N, X>): Partition<N, X, "A", MmaAtom<A, B, C>> {
     return this.partition("A", tile, callerLocation());
   }
@@ -177,7 +182,12 @@ export class ThreadMma<A extends DTypeName, B extends DTypeName, C extends "f32"
     return this.partition("B", tile, callerLocation());
   }
 
-  /** Of an (M,N) tile, of any dtype: results are converted before they are stored. */
+  /**
+   * Of an (M,N) tile, of any dtype: results are converted before they are stored.
+   * ```ts
+   * const gC = mma.partitionC(y.tile([16, 8], [0, 0])); // (value, 1, 1)
+   * ```
+   */
   partitionC<N extends DTypeName, X extends Access>(tile: Tile<N, X>): Partition<N, X, "C", MmaAtom<A, B, C>> {
     return this.partition("C", tile, callerLocation());
   }
