@@ -144,7 +144,7 @@ describe("facts", () => {
     const of = (name: string) => facts.of(proved[name] as Value);
     expect(of("vector index")).toMatchObject({ min: 0, max: 127 * 8, multipleOf: 8 });
     expect(of("vector index").attainedBy).toEqual(new Set(["block.x", "warp", "lane"]));
-    expect(of("rounded down")).toMatchObject({ min: 0, max: 63, multipleOf: 8 });
+    expect(of("rounded down")).toMatchObject({ min: 0, max: 56, multipleOf: 8 });
     expect(of("turns")).toMatchObject({ min: 1, max: 2 ** 23 });
     // N + 8 * lane may wrap; powers of two still divide it.
     expect(of("a multiple of 8").multipleOf).toBe(8);

@@ -13,8 +13,8 @@ function block(language: string, n = 0): string {
   return blocks[n]?.[2] ?? "";
 }
 
-/** The first two blocks, which continue each other; the second prints one more line. */
-const example = block("ts", 0) + block("ts", 1);
+/** The first block and the one on running kernels, which continues it and prints one more line. */
+const example = block("ts", 0) + block("ts", 2);
 const printed = `${block("text").trim()}\n4096`;
 
 const folders: string[] = [];
@@ -38,6 +38,17 @@ test("the example prints what the README says", () => {
   writeFileSync(join(folder, "example.mts"), example);
   const output = run(join("node_modules", ".bin", "tsx"), [join(folder, "example.mts")], ".");
   expect(withoutOrigin(output)).toBe(withoutOrigin(printed));
+});
+
+test("the tile example prints what the README says", () => {
+  mkdirSync(".out", { recursive: true });
+  const folder = mkdtempSync(join(".out", "readme-"));
+  folders.push(folder);
+  const code = block("ts", 1);
+  writeFileSync(join(folder, "tiles.mts"), code);
+  const output = run(join("node_modules", ".bin", "tsx"), [join(folder, "tiles.mts")], ".");
+  const [, following] = readme.split(code);
+  expect(output.trim()).toBe(/```text\n(.*?)```/s.exec(following ?? "")?.[1]?.trim());
 });
 
 test("the packed package installs into an empty project, has types, and runs the example", { timeout: 300_000 }, () => {

@@ -104,7 +104,7 @@ test("uniformity holds in random programs with registers, loops and branches", (
 });
 
 test("what is the same in a warp", () => {
-  const { lane, warp, block } = Uniformity;
+  const { lane, warp, cluster } = Uniformity;
   const levels = (threads: number): Record<string, unknown> => {
     const noted: Record<string, Value> = {};
     const ir = traceBody((t, { table, board }) => {
@@ -146,12 +146,12 @@ test("what is the same in a warp", () => {
   const expected = (warpLevel: number) => ({
     ...Object.fromEntries([...inWarp, "thread & -32", "shuffled"].map((name) => [name, warpLevel])),
     ...Object.fromEntries([...perLane, "read only, by lane", "read only, guarded by lane"].map((name) => [name, lane])),
-    "read only": block,
-    "0.0 < 1.0": block,
+    "read only": cluster,
+    "0.0 < 1.0": cluster,
   });
   expect(levels(128)).toEqual(expected(warp));
-  // One warp is the whole block.
-  expect(levels(32)).toEqual(expected(block));
+  // One warp is the whole block, one block the whole cluster.
+  expect(levels(32)).toEqual(expected(cluster));
 });
 
 test("WGSL: branches on parts of the block that are whole warps contain warp-wide operations", async () => {
@@ -187,4 +187,23 @@ test("WGSL: branches on parts of the block that are whole warps contain warp-wid
   } finally {
     backend.dispose();
   }
+});
+
+test("what is the same in a cluster", () => {
+  const noted: Record<string, Value> = {};
+  const { ir } = kernel(
+    { name: "clusters", grid: [4, 2], block: 64, cluster: 2, params: { y: inout(i32, [64]) } },
+    (t) => {
+      noted["block.x"] = t.block.x.value;
+      noted["block.y"] = t.block.y.value;
+      noted["rank"] = t.cluster.rank.value;
+      noted["warp"] = t.warp.value;
+      const { y } = t.pdl.wait();
+      y.store([t.thread], t.block.x.add(t.block.y).add(t.cluster.rank).add(t.warp));
+    },
+  );
+  const uniformity = new UniformityAnalysis(ir);
+  const levels = Object.fromEntries(Object.entries(noted).map(([name, value]) => [name, uniformity.of(value)]));
+  const { block, cluster, warp } = Uniformity;
+  expect(levels).toEqual({ "block.x": block, "block.y": cluster, rank: block, warp });
 });

@@ -166,12 +166,16 @@ function checkRole(stmt: Stmt, { memory, reads, writes }: Touch): void {
   if (reads && memory.role === "output") refuse("A load of", "Declare it as inout, or as input");
 }
 
+/** @throws ShapeError for more than a block has */
 function checkSharedSize(ir: KernelIR): void {
-  const tiles = ir.shared.reduce(
-    (sum, { shape, dtype }) => sum + Math.ceil(shape.reduce((a, b) => a * b, dtype.bytes) / 16) * 16,
-    0,
-  );
-  const sharedBytes = ir.mbarriers.reduce((sum, { length }) => sum + 8 * length, tiles);
+  const tiles = ir.shared.map(({ shape, dtype, alignBytes }) => [
+    shape.reduce((a, b) => a * b, dtype.bytes),
+    alignBytes,
+  ]);
+  // The most aligned come first, so that nothing is lost between them.
+  const sharedBytes = [...tiles, ...ir.mbarriers.map(({ length }) => [8 * length, 8])]
+    .sort(([, a = 0], [, b = 0]) => b - a)
+    .reduce((end, [bytes = 0, align = 1]) => Math.ceil(end / align) * align + bytes, 0);
   const [first] = ir.shared;
   if (first && sharedBytes > 227 * 1024) {
     throw new ShapeError(
