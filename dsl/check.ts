@@ -48,3 +48,33 @@ export function checkReceivers(type: { readonly prototype: object; readonly name
     });
   }
 }
+
+type Kind = (abstract new (...args: never) => unknown) | undefined;
+
+/**
+ * Makes the methods of a class refuse arguments that are not of the listed classes, position by position; undefined: anything.
+ * For callers without tsc.
+ */
+export function checkArguments(
+  type: { readonly prototype: object },
+  kinds: { readonly [method: string]: readonly Kind[] },
+): void {
+  const members = Object.getOwnPropertyDescriptors(type.prototype) as Record<string, { value?: unknown }>;
+  for (const [name, expected] of Object.entries(kinds)) {
+    const method = members[name]?.value;
+    if (typeof method !== "function") throw new Error(`there is no method ${name}`);
+    Object.defineProperty(type.prototype, name, {
+      value(this: unknown, ...args: readonly unknown[]): unknown {
+        for (const [i, kind] of expected.entries()) {
+          if (!kind || args[i] instanceof kind) continue;
+          const ordinal = ["first", "second", "third", "fourth", "fifth", "sixth"][i] ?? `${i + 1}th`;
+          const wanted = kind === Array ? "an array" : `a ${kind.name}`;
+          throw new StagingError(`The ${ordinal} argument of ${name} is ${wanted}, not ${describe(args[i])}`, {
+            at: callerLocation(),
+          });
+        }
+        return Reflect.apply(method, this, args);
+      },
+    });
+  }
+}

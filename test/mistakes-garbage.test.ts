@@ -19,13 +19,18 @@ const garbage: readonly unknown[] = [
 const anything = fc.constantFrom(...garbage);
 
 /** For the DSL's own files. */
-const internal = ["constructor", "read", "write"];
+const internal = ["constructor", "read", "write", "reduce", "exchange", "named", "namedMbarrier"];
 
 function methods(target: object): readonly [string, Callable][] {
   const prototype: object = Object.getPrototypeOf(target);
-  return Object.entries<PropertyDescriptor>(Object.getOwnPropertyDescriptors(prototype)).flatMap(([name, { value }]) =>
-    typeof value === "function" && !internal.includes(name) ? [[name, value as Callable]] : [],
-  );
+  if (prototype === Object.prototype) return [];
+  const own = Object.entries<PropertyDescriptor>(Object.getOwnPropertyDescriptors(prototype));
+  const inherited = methods(prototype);
+  return own
+    .flatMap(([name, { value }]): [string, Callable][] =>
+      typeof value === "function" && !internal.includes(name) ? [[name, value as Callable]] : [],
+    )
+    .concat(inherited);
 }
 
 function onlyTegulaErrors(call: () => unknown): void {

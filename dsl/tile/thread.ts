@@ -1,6 +1,6 @@
 /** `t`, with what tiles need: clusters, barriers of some threads, fragments, copies, matrix instructions. */
 import { type MmaAtom, valuesOf } from "../atoms/mma.ts";
-import { checkReceivers, describe, requireOptions } from "../check.ts";
+import { checkArguments, checkReceivers, describe, requireOptions } from "../check.ts";
 import type { DType, DTypeName } from "../dtype.ts";
 import { bool, i32 } from "../dtype.ts";
 import { AlignmentError, ScopeError, ShapeError, StagingError } from "../errors.ts";
@@ -29,7 +29,7 @@ import { Mbarrier, Pipeline } from "./barrier.ts";
 import { copyAsync, type CopyOptions, type CopyPlan, loadFragment, storeFragment } from "./copy.ts";
 import { declareFragment, Fragment, type FragmentRole, memoryOrder } from "./fragment.ts";
 import { loadMatrix, matrixOperand } from "./matrix.ts";
-import { Partition, type ThreadMma } from "./tiled-mma.ts";
+import { Partition, ThreadMma } from "./tiled-mma.ts";
 import { Tile } from "./tile.ts";
 import { TensorMapHandle, tensorMapOf } from "./tensor-map.ts";
 
@@ -391,6 +391,12 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     c: Expr<C, LaneCount>,
   ): Expr<C, LaneCount> {
     const at = callerLocation();
+    if (typeof atom !== "object" || atom === null || !("layoutA" in atom)) {
+      throw new StagingError(`A matrix instruction is needed, not ${describe(atom)}`, {
+        at,
+        hint: "Take one of mmaAtoms",
+      });
+    }
     const types = fragmentTypes(atom);
     const value = (operand: unknown, type: Type): Value => toValue(this.trace, operand, type, atom.name, at);
     const operands = { a: value(a, types.a), b: value(b, types.b), c: value(c, types.c) };
@@ -410,6 +416,10 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     options: { readonly transposed?: boolean } = {},
   ): Expr<N, LaneCount> {
     const at = callerLocation();
+    requireOptions(options, ["transposed"], at);
+    if (matrices !== 1 && matrices !== 2 && matrices !== 4) {
+      throw new ShapeError(`ldmatrix loads 1, 2 or 4 matrices, not ${describe(matrices)}`, { at });
+    }
     const op = { kind: "ldmatrix", memory: sharedOf(memory, at), index: toIndices(memory, index, at) } as const;
     return wrap(this.trace, this.trace.let({ ...op, matrices, transposed: options.transposed ?? false }, at));
   }
@@ -427,6 +437,7 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     options: { readonly transposed?: boolean } = {},
   ): void {
     const at = callerLocation();
+    requireOptions(options, ["transposed"], at);
     const stored = use(this.trace, value, "the operand of stmatrix", at);
     this.trace.emit({
       kind: "stmatrix",
@@ -551,6 +562,7 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
    */
   pipeline(stages: number, arrivals: { readonly producers: number; readonly consumers: number }): Pipeline {
     const at = callerLocation();
+    requireOptions(arrivals, ["producers", "consumers"], at);
     const name = variableNameAt(at) ?? "pipe";
     const full = this.namedMbarrier(`${name}_full`, stages, arrivals.producers, at);
     const empty = this.namedMbarrier(`${name}_empty`, stages, arrivals.consumers, at);
@@ -564,7 +576,7 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
    * ```
    */
   namedBarrier(id: number, threads: number): void {
-    this.trace.emit({ kind: "namedBarrier", action: "sync", id, threads, at: callerLocation() });
+    this.named("sync", id, threads);
   }
 
   /**
@@ -578,7 +590,7 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
    * ```
    */
   namedArrive(id: number, threads: number): void {
-    this.trace.emit({ kind: "namedBarrier", action: "arrive", id, threads, at: callerLocation() });
+    this.named("arrive", id, threads);
   }
 
   /** Makes this thread's stores to shared memory visible to wgmma and bulk copies (`fence.proxy.async`). */
@@ -605,6 +617,17 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     this.trace.emit({ kind: "setRegisters", change, count, at });
   }
 
+  private named(action: "sync" | "arrive", id: number, threads: number): void {
+    const at = callerLocation();
+    if (!Number.isInteger(id) || !Number.isInteger(threads)) {
+      const given = `${describe(id)} and ${describe(threads)}`;
+      throw new ShapeError(`A named barrier has a number and a count of threads known while tracing, not ${given}`, {
+        at,
+      });
+    }
+    this.trace.emit({ kind: "namedBarrier", action, id, threads, at });
+  }
+
   private namedMbarrier(name: string, length: number, arrivals: number, at: Location): Mbarrier {
     for (const [what, value, most] of [
       ["length", length, 1024],
@@ -621,6 +644,22 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
   }
 
   static {
+    checkArguments(this, {
+      tileOf: [Tensor],
+      fragment: [Tile],
+      accumulator: [ThreadMma, Array],
+      matrixFragment: [Partition],
+      copyAsync: [Tile, Tile],
+      copyBulk: [Tensor, Array, Tensor, Array, undefined, Mbarrier],
+      tensorMap: [Tensor, Array],
+      copyTensor: [TensorMapHandle, Array, Tile, Mbarrier],
+      prefetch: [Tensor, Array],
+      mma: [Fragment, Fragment, Fragment],
+      ldmatrix: [Tensor, Array],
+      stmatrix: [Tensor, Array],
+      copyMatrix: [Partition, Fragment],
+      wgmma: [Fragment, Tile, Tile],
+    });
     checkReceivers(this);
   }
 }
