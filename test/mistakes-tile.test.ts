@@ -339,6 +339,40 @@ mistake("a tensor copy with too few coordinates", ShapeError, /a takes 2 coordin
   }),
 );
 
+const swizzled = composition(new Swizzle(3, 3, 3), makeLayout([8, 64], [64, 1]));
+
+mistake("a swizzled box in memory aligned to less", ShapeError, /aligned to 128 bytes only[^]*alignBytes: 1024/, () =>
+  traced((t, { a }) => {
+    const map = t.tensorMap(a, [8, 64], { swizzleBytes: 128 });
+    const sA = t.sharedTile(bf16, swizzled);
+    t.copyTensor(map, [0, 0], sA, t.mbarrier(1, 1)); // wrong
+  }),
+);
+
+mistake("a box by columns", ShapeError, /rows are not one after the other/, () =>
+  traced((t, { a }) => {
+    const map = t.tensorMap(a, [8, 64]);
+    const sA = t.sharedTile(bf16, makeLayout([8, 64]));
+    t.copyTensor(map, [0, 0], sA, t.mbarrier(1, 1)); // wrong
+  }),
+);
+
+mistake("a box with a swizzle of other units", ShapeError, /Sw<3,4,3> is not TMA's swizzle[^]*Swizzle\(3, 3, 3\)/, () =>
+  traced((t, { a }) => {
+    const map = t.tensorMap(a, [8, 64], { swizzleBytes: 128 });
+    const layout = composition(new Swizzle(3, 4, 3), makeLayout([8, 64], [64, 1]));
+    const sA = t.sharedTile(bf16, layout, { alignBytes: 1024 });
+    t.copyTensor(map, [0, 0], sA, t.mbarrier(1, 1)); // wrong
+  }),
+);
+
+mistake("an mbarrier that is not there", OutOfBoundsError, /Index 0 of done is 5[^]*has 2 elements/, () =>
+  traced((t) => {
+    const done = t.mbarrier(2, 32);
+    done.arrive(5); // wrong
+  }),
+);
+
 mistake("a prefetch of shared memory", ShapeError, /Shared memory needs no prefetch/, () =>
   traced((t) => {
     t.prefetch(untyped(t.shared(bf16, [8])), untyped([0])); // wrong

@@ -29,7 +29,7 @@ export class MatrixPrelude extends Prelude {
       const e = holes(sums.length + a.length, b.length);
       return [
         `${device} ${this.type(types.c)} ${atom.name}(${this.type(types.a)} a, ${this.type(types.b)} b, ${this.type(types.c)} c) {`,
-        `  asm("${atom.ptx} ${c}, ${d}, ${e}, ${c};"`,
+        `  asm volatile("${atom.ptx} ${c}, ${d}, ${e}, ${c};"`,
         `      : ${sums.join(", ")}`,
         `      : ${inputs.join(", ")});`,
         "  return c;",

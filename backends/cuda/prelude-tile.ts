@@ -162,7 +162,7 @@ export class TilePrelude extends MatrixPrelude {
     return this.part(
       name,
       () =>
-        `${device} void ${name}(int id, int threads) { asm volatile("bar.${action} %0, %1;" :: "r"(id), "r"(threads) : "memory"); }`,
+        `${device} void ${name}(int id, int threads) { __syncwarp(); asm volatile("bar.${action} %0, %1;" :: "r"(id), "r"(threads) : "memory"); }`,
     );
   }
 

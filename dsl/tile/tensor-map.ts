@@ -41,6 +41,7 @@ export class TensorMapHandle<N extends DTypeName> {
         },
       );
     }
+    this.checkTarget(to, at);
     if (index.length !== this.map.box.length) {
       throw new ShapeError(`${this.map.tensor.name} takes ${this.map.box.length} coordinates, not ${index.length}`, {
         at,
@@ -58,6 +59,45 @@ export class TensorMapHandle<N extends DTypeName> {
       ...barrier.slot(slot, at),
       at,
     });
+  }
+
+  /**
+   * TMA writes boxes row-major, and swizzles by the address itself: the memory, and each box in it, begins at a multiple of
+   * the pattern; PTX ISA, "Swizzling modes".
+   */
+  private checkTarget(to: Tile<N, "shared">, at: Location): void {
+    const { memory } = to.tensor;
+    const { bytes } = to.dtype;
+    const { swizzleBytes, box } = this.map;
+    const fail = (what: string, hint: string): never => {
+      throw new ShapeError(`TMA can't fill ${to}: ${what}`, {
+        at,
+        related: [
+          { what: "the map was made", at: this.map.at },
+          { what: `${memory.name} was made`, at: memory.at },
+        ],
+        hint,
+      });
+    };
+    const columns = box.at(-1) ?? 1;
+    // Numbered row by row, the box's elements lie one after the other.
+    const rows = to.size() / columns;
+    for (let i = 0; i < to.size(); i++) {
+      const element = (i % columns) * rows + Math.floor(i / columns);
+      if (box.length === 2 && to.steps(element)[0] !== i)
+        fail("its rows are not one after the other", "(rows, columns):(columns, 1)");
+    }
+    const { swizzle } = to;
+    if (swizzleBytes > 0 && swizzle && !(swizzle.base + Math.log2(bytes) === 4 && swizzle.shift === 3)) {
+      fail(`${swizzle} is not TMA's swizzle`, `Take Swizzle(${swizzle.bits}, ${4 - Math.log2(bytes)}, 3)`);
+    }
+    const needed = Math.max(128, 8 * swizzleBytes);
+    if (memory.alignBytes % needed !== 0)
+      fail(`it is aligned to ${memory.alignBytes} bytes only`, `Promise { alignBytes: ${needed} }`);
+    const [origin] = to.origin;
+    const step = origin ? this.trace.facts.of(origin).multipleOf * bytes : 0;
+    if (step % needed !== 0)
+      fail(`it begins at a multiple of ${step} bytes only`, `Make stages a multiple of ${needed} bytes`);
   }
 
   static {

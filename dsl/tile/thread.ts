@@ -484,6 +484,9 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
   ): void {
     const at = callerLocation();
     const { atom } = accumulator;
+    if (this.threads % 128 !== 0) {
+      throw new ShapeError(`wgmma works on whole warpgroups of 128 threads; the block has ${this.threads}`, { at });
+    }
     if (!atom || atom.kind !== "wgmma") throw new ShapeError("The accumulator is none of a wgmma", { at });
     const [m, n, k] = [size(a.layout, 0) / atom.M, size(b.layout, 0) / atom.N, size(a.layout, 1) / atom.K];
     const perTile = (atom.M * atom.N) / 128;

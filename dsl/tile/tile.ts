@@ -255,9 +255,13 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
     let all: Value | undefined;
     for (const [dimension, value] of this.coordinates(steps, at).entries()) {
       const extent = this.tensor.memory.shape[dimension];
-      if (extent === undefined || trace.facts.of(value).max < minOf(extent)) continue;
-      const inside = trace.let({ kind: "binary", fn: "lt", a: value, b: trace.dim(extent, at) }, at);
-      all = all ? trace.let({ kind: "binary", fn: "and", a: all, b: inside }, at) : inside;
+      const { min, max } = trace.facts.of(value);
+      const compare = (fn: "lt" | "ge", b: Value): void => {
+        const inside = trace.let({ kind: "binary", fn, a: value, b }, at);
+        all = all ? trace.let({ kind: "binary", fn: "and", a: all, b: inside }, at) : inside;
+      };
+      if (min < 0) compare("ge", trace.constant(i32, 0, at));
+      if (extent !== undefined && max >= minOf(extent)) compare("lt", trace.dim(extent, at));
     }
     return all;
   }

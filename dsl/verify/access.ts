@@ -1,4 +1,5 @@
 /** Memory accesses: where they stand, and whether they certainly happen. */
+import { i32 } from "../dtype.ts";
 import type { Block, KernelIR, LaneCount, Memory, Register, Type, Value } from "../ir.ts";
 import type { Location } from "../source.ts";
 import { checkAlignment } from "./alignment.ts";
@@ -37,6 +38,11 @@ function visitAccesses(ir: KernelIR, facts: FactsAnalysis, see: (access: Access)
   const visit = (block: Block, certain: boolean): void => {
     for (const stmt of block) {
       const access = { possible: true, certain, at: stmt.at };
+      if ("slot" in stmt) {
+        const { name, length, at } = stmt.barrier;
+        const memory: Memory = { kind: "shared", name, dtype: i32, shape: [length], alignBytes: 8, at };
+        see({ ...access, memory, index: [stmt.slot], type: { dtype: i32, lanes: 1 } });
+      }
       if (stmt.kind === "let") {
         const { op, type } = stmt.value;
         if (op.kind === "load") {
