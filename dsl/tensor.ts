@@ -13,8 +13,8 @@ import { requirePeer } from "./typing.ts";
 
 /** Where a tensor lives and what may be done with it. */
 export type Access = Role | "shared";
-type Readable = "frozen" | "input" | "inout" | "shared";
-type Writable = "output" | "inout" | "shared";
+export type Readable = "frozen" | "input" | "inout" | "shared";
+export type Writable = "output" | "inout" | "shared";
 type Atomic = "inout" | "shared";
 
 /** One index per dimension. */
@@ -191,7 +191,8 @@ function peerOf({ trace, memory }: Any, peer: Index | undefined, at: Location): 
   return value;
 }
 
-function requireHint(cache: CacheHint, allowed: readonly CacheHint[], at: Location): void {
+/** @throws StagingError */
+export function requireHint(cache: CacheHint, allowed: readonly CacheHint[], at: Location): void {
   if (allowed.includes(cache)) return;
   throw new StagingError(`A cache hint here is one of ${allowed.join(", ")}, not ${describe(cache)}`, { at });
 }

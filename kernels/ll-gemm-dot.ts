@@ -28,15 +28,9 @@ import {
   type Thread,
 } from "../dsl/index.ts";
 import { maxOf } from "../dsl/size.ts";
+import { type LlGemmSizes, type OutName, requireTokens } from "./ll-gemm.ts";
 
-type OutName = "f32" | "bf16";
-
-export interface LlGemmDotConfig<Out extends OutName = OutName> {
-  /** Tokens, at most 16; like N and K a number, or a Size known at launch. */
-  readonly M: Dim;
-  readonly N: Dim;
-  readonly K: Dim;
-  readonly out: DType<Out>;
+export interface LlGemmDotConfig<Out extends OutName = OutName> extends LlGemmSizes<Out> {
   /** Warps per block, 1 to 32. Default: what leaves the fewest lanes idle at the end of K; 8 where K is a Size. */
   readonly warps?: number;
   /** Turns of weights that each thread loads before the wait. */
@@ -191,11 +185,7 @@ interface Tiling {
 
 function tile(config: LlGemmDotConfig, dtype: DType): Tiling {
   const { M, K, prefetch = 8 } = config;
-  if (maxOf(M) > 16) {
-    throw new ShapeError(`llGemmDot serves 1 to 16 tokens, not ${typeof M === "number" ? M : `${M} up to ${M.max}`}`, {
-      hint: 'For a Size say so: size("M", { max: 16 })',
-    });
-  }
+  requireTokens("llGemmDot", M);
   const lanes = powerOfTwoDivisor(K, 16 / dtype.bytes) as Tiling["lanes"];
   const warps = config.warps ?? fewestIdle(K, lanes);
   if (!(Number.isInteger(warps) && warps >= 1 && warps <= 32 && Number.isInteger(prefetch) && prefetch >= 1)) {

@@ -35,15 +35,11 @@ import {
   tiledMma,
 } from "../dsl/index.ts";
 import { parseLayout, select } from "../dsl/layout/index.ts";
-import { maxOf, powerOfTwoDivisor } from "../dsl/size.ts";
-import { addPartials, type OutName, partialSums, sendPartials } from "./split-k.ts";
+import { maxOf } from "../dsl/size.ts";
+import { type LlGemmSizes, type OutName, requireTokens, rowAlignBytes } from "./ll-gemm.ts";
+import { addPartials, partialSums, sendPartials } from "./split-k.ts";
 
-export interface LlGemmMmaConfig<Out extends OutName = OutName> {
-  /** Tokens, at most 16; like N and K a number, or a Size known at launch. */
-  readonly M: Dim;
-  readonly N: Dim;
-  readonly K: Dim;
-  readonly out: DType<Out>;
+export interface LlGemmMmaConfig<Out extends OutName = OutName> extends LlGemmSizes<Out> {
   /** Warps per block, 1 to 16. Default: as many as K gives work to, at most 4. */
   readonly warps?: number;
   /** Blocks that share 16 columns: 1, 2, 4 or 8. */
@@ -173,11 +169,7 @@ interface Plan {
 
 function plan(config: LlGemmMmaConfig, dtype: DType): Plan {
   const { M, N, K, cluster = 8 } = config;
-  if (maxOf(M) > 16) {
-    throw new ShapeError(`llGemmMma serves 1 to 16 tokens, not ${typeof M === "number" ? M : `${M} up to ${M.max}`}`, {
-      hint: 'For a Size say so: size("M", { max: 16 })',
-    });
-  }
+  requireTokens("llGemmMma", M);
   const piece = 64 / dtype.bytes;
   const perBlock = Math.ceil(maxOf(K) / (cluster * piece));
   const warps = config.warps ?? Math.min(4, perBlock);
@@ -198,7 +190,7 @@ function plan(config: LlGemmMmaConfig, dtype: DType): Plan {
     cluster,
     block: warps * 32,
     warps,
-    alignBytes: powerOfTwoDivisor(K, 16 / dtype.bytes) * dtype.bytes,
+    alignBytes: rowAlignBytes(K, dtype),
     turnK: pieces * piece,
     turns,
     early: Math.min(config.early ?? (pieces > 4 || typeof K !== "number" ? 1 : 2), maxOf(turns)),

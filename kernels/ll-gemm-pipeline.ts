@@ -13,7 +13,6 @@
 import {
   bf16,
   ceilDiv,
-  type Dim,
   dims,
   type DType,
   e4m3,
@@ -25,22 +24,16 @@ import {
   type MmaAtom,
   mmaAtoms,
   output,
-  ShapeError,
   type Tensor,
   type Thread,
   type Tile,
   tiledMma,
 } from "../dsl/index.ts";
 import { composition, Layout, makeLayout, select, Swizzle } from "../dsl/layout/index.ts";
-import { maxOf, powerOfTwoDivisor } from "../dsl/size.ts";
-import { addPartials, type OutName, partialSums, sendPartials } from "./split-k.ts";
+import { type LlGemmSizes, type OutName, requireTokens, rowAlignBytes } from "./ll-gemm.ts";
+import { addPartials, partialSums, sendPartials } from "./split-k.ts";
 
-export interface LlGemmPipelineConfig<Out extends OutName = OutName> {
-  /** Tokens, at most 16; like N and K a number, or a Size known at launch. */
-  readonly M: Dim;
-  readonly N: Dim;
-  readonly K: Dim;
-  readonly out: DType<Out>;
+export interface LlGemmPipelineConfig<Out extends OutName = OutName> extends LlGemmSizes<Out> {
   /** Blocks that share 16 columns, each with its part of K: 1, 2, 4 or 8. */
   readonly cluster?: 1 | 2 | 4 | 8;
   /** Tiles that fit into shared memory at a time. */
@@ -133,7 +126,7 @@ function multiply<In extends "bf16" | "e4m3", Out extends OutName, Late extends 
       [16, 64 / units],
     ],
   );
-  const async = powerOfTwoDivisor(K, lanes) * w.dtype.bytes >= 4; // what cp.async moves at least
+  const async = rowAlignBytes(K, w.dtype) >= 4; // what cp.async moves at least
   const produce = (tile: (i: Expr<"i32">) => Tile<In, "frozen" | "input">, sTiles: Tile<In, "shared">) => {
     for (const i of t.range(tiles)) {
       pipe.acquire(i);
@@ -190,12 +183,7 @@ function multiply<In extends "bf16" | "e4m3", Out extends OutName, Late extends 
 }
 
 function plan({ M, N, K, cluster = 8 }: LlGemmPipelineConfig, dtype: DType) {
-  if (maxOf(M) > 16) {
-    throw new ShapeError(
-      `llGemmPipeline serves 1 to 16 tokens, not ${typeof M === "number" ? M : `${M} up to ${M.max}`}`,
-      { hint: 'For a Size say so: size("M", { max: 16 })' },
-    );
-  }
+  requireTokens("llGemmPipeline", M);
   const launch = { grid: dims.mul(ceilDiv(N, 16), cluster), cluster, block: (copyWarps + mmaWarps) * 32 };
-  return { launch, alignBytes: powerOfTwoDivisor(K, 16 / dtype.bytes) * dtype.bytes };
+  return { launch, alignBytes: rowAlignBytes(K, dtype) };
 }

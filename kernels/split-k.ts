@@ -5,24 +5,10 @@
  *
  *     sPart   (slices, owned)   slice s = rank * warps + warp of whoever sent the row
  */
-import {
-  ceilDiv,
-  type Dim,
-  type DType,
-  type Expr,
-  f32,
-  type Fragment,
-  type Partition,
-  type Tensor,
-  type Thread,
-} from "../dsl/index.ts";
+import { ceilDiv, type Expr, f32, type Fragment, type Partition, type Tensor, type Thread } from "../dsl/index.ts";
+import type { LlGemmSizes, OutName } from "./ll-gemm.ts";
 
-export type OutName = "f32" | "bf16";
-
-export interface SplitK<Out extends OutName = OutName> {
-  readonly M: Dim;
-  readonly N: Dim;
-  readonly out: DType<Out>;
+export interface SplitK<Out extends OutName = OutName> extends Pick<LlGemmSizes<Out>, "M" | "N" | "out"> {
   /** Tokens of the tile: 8 or 16. */
   readonly tokens: number;
   /** Warps of each block that have partial sums. */

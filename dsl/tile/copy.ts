@@ -9,11 +9,14 @@ import { describe } from "../check.ts";
 import { AlignmentError, DTypeError, ShapeError, StagingError } from "../errors.ts";
 import type { CacheHint, LaneCount, Value } from "../ir.ts";
 import { coalesce, crd2idx, idx2crd, type Layout, size, type StrideLeaf } from "../layout/index.ts";
-import { gcd, maxOf, multipleOf } from "../size.ts";
+import { gcd, multipleOf } from "../size.ts";
 import type { Location } from "../source.ts";
+import { type Index, toIndex } from "../expr.ts";
+import type { Slot } from "../ir-tile.ts";
+import { requireHint, type Tensor, toIndices } from "../tensor.ts";
 import type { Trace } from "../trace.ts";
 import { stridesOf } from "../verify/alignment.ts";
-import { Fragment, joined, memoryOrder, part, requireSameShape } from "./fragment.ts";
+import { type Fragment, joined, memoryOrder, part, requireSameShape } from "./fragment.ts";
 import type { Tile } from "./tile.ts";
 
 export interface CopyOptions {
@@ -164,6 +167,35 @@ export function copyAsync(trace: Trace, from: Tile, to: Tile, { guard }: CopyOpt
   return new CopyPlan(`${from} -> ${to}`, copyAtoms.cpAsync, bytes, order.length / lanes, reasons);
 }
 
+/** `count` contiguous elements by one thread; `slot` counts their bytes. */
+export function copyBulk(
+  trace: Trace,
+  from: Tensor,
+  fromAt: readonly Index[],
+  to: Tensor,
+  toAt: readonly Index[],
+  count: Index,
+  slot: Slot,
+  at: Location,
+): void {
+  const [memory, target] = [from.memory, to.memory];
+  if (memory.kind !== "tensor" || target.kind !== "shared" || memory.dtype !== target.dtype) {
+    throw new ShapeError("A bulk copy goes from a global tensor to shared memory of its dtype", { at });
+  }
+  const elements = toIndex(trace, count, "a bulk copy", at);
+  const multiple = trace.facts.of(elements).multipleOf * from.dtype.bytes;
+  if (multiple % 16 !== 0) {
+    throw new AlignmentError(`A bulk copy moves a multiple of 16 bytes; the count is known for ${multiple} only`, {
+      at,
+      related: elements.at.line === at.line ? [] : [{ what: "the count was made", at: elements.at }],
+      hint: `Pass a TypeScript number, a size with multipleOf, or n.mul(${16 / from.dtype.bytes})`,
+    });
+  }
+  const targetIndex = toIndices(to, toAt, at);
+  const index = toIndices(from, fromAt, at);
+  trace.emit({ kind: "bulkCopy", to: target, toIndex: targetIndex, memory, index, count: elements, ...slot, at });
+}
+
 /** The number of the element at each offset of a dense layout. */
 function elementOrder(layout: Layout): readonly number[] {
   const order: number[] = [];
@@ -244,7 +276,7 @@ function alignment(tile: Tile, most: number, guarded: boolean): readonly Width[]
     }
   }
   const last = memory.shape.at(-1);
-  if (guarded && last !== undefined && maxOf(last) > 0) {
+  if (guarded && last !== undefined) {
     const whole = powerOfTwo(multipleOf(last), most);
     if (whole < most)
       widths.push({
@@ -272,9 +304,7 @@ function remembered(
 
 /** @throws StagingError for options that tsc would refuse */
 function requireCopy(allowed: readonly CacheHint[], cache: CacheHint, guard: unknown, at: Location): void {
-  if (!allowed.includes(cache)) {
-    throw new StagingError(`A cache hint here is one of ${allowed.join(", ")}, not ${describe(cache)}`, { at });
-  }
+  requireHint(cache, allowed, at);
   if (guard === undefined || guard === "edges") return;
   throw new StagingError(`The guard of a copy is "edges", not ${describe(guard)}`, {
     at,
@@ -297,5 +327,3 @@ function requireSameDType(
     hint: "Convert in registers: fragment.update or .to(...), then copy",
   });
 }
-
-export { Fragment };

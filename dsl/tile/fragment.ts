@@ -5,7 +5,7 @@
  * The order in registers follows the order in memory, not that of the coordinates. A matrix instruction that wants other
  * neighbours takes them from several registers by `vector`, which costs nothing where the pieces are whole 4-byte words.
  */
-import type { MmaAtom } from "../atoms/mma.ts";
+import { type MmaAtom, valuesOf } from "../atoms/mma.ts";
 import { checkReceivers, describe } from "../check.ts";
 import type { DType, DTypeName } from "../dtype.ts";
 import { i32 } from "../dtype.ts";
@@ -174,6 +174,18 @@ export function declareFragment<N extends DTypeName, R extends FragmentRole, M e
   });
   trace.emit({ kind: "declare", register, init, at });
   return new Fragment<N, R, M>(trace, register, layout, role, atom);
+}
+
+/** @internal Zeros to add products to; one instruction's values to a register, of wgmma each its own. */
+export function declareAccumulator<M extends MmaAtom>(
+  trace: Trace,
+  atom: M,
+  layout: Layout,
+  at: Location,
+): Fragment<M["c"]["name"], "C", M> {
+  const lanes = atom.kind === "mma" ? (valuesOf(atom, "C") as LaneCount) : 1;
+  const zero = toValue(trace, 0, { dtype: atom.c, lanes }, "an accumulator", at);
+  return declareFragment<M["c"]["name"], "C", M>(trace, atom.c, layout, lanes, "C", atom, zero, at);
 }
 
 /**

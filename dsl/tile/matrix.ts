@@ -1,19 +1,19 @@
-/** Tiles of shared memory as matrix instructions read them: rows for ldmatrix, descriptors for wgmma. */
+/** Matrix instructions over whole fragments and tiles: ldmatrix, mma, and wgmma with its descriptors of shared memory. */
 import type { MmaAtom } from "../atoms/mma.ts";
 import { copyAtoms } from "../atoms/copy.ts";
 import type { DTypeName } from "../dtype.ts";
-import { i32 } from "../dtype.ts";
+import { bool, i32 } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
-import { toIndex, wrap } from "../expr.ts";
+import { type Expr, toIndex, use, wrap } from "../expr.ts";
 import type { BinaryFn, Value } from "../ir.ts";
-import type { MatrixOperand, SwizzleBytes } from "../ir-tile.ts";
-import { crd2idx, get, zippedDivide } from "../layout/index.ts";
+import type { MatrixOperand } from "../ir-tile.ts";
+import { crd2idx, get, size, zippedDivide } from "../layout/index.ts";
 import type { Location } from "../source.ts";
 import type { Trace } from "../trace.ts";
 import { CopyPlan } from "./copy.ts";
 import type { Fragment } from "./fragment.ts";
 import type { Partition } from "./tiled-mma.ts";
-import type { Tile } from "./tile.ts";
+import { hardwareSwizzle, type Tile } from "./tile.ts";
 
 /**
  * Word w of a fragment in lanes 4 i .. 4 i + 3 is row i of an 8x8 matrix: 16 contiguous bytes. Lane l gives the address of row
@@ -85,8 +85,90 @@ export function loadMatrix<N extends DTypeName, R extends "A" | "B", M extends M
   ]);
 }
 
+/** accumulator += a * b, instruction by instruction. */
+export function multiply(trace: Trace, accumulator: Fragment, a: Fragment, b: Fragment, at: Location): void {
+  const { atom } = accumulator;
+  const [m, n, k] = [a.size(1), b.size(1), a.size(2)];
+  if (!atom || a.atom !== atom || b.atom !== atom) {
+    throw new ShapeError("The three fragments belong to different matrix instructions", { at });
+  }
+  if (accumulator.size(1) !== m || accumulator.size(2) !== n || b.size(2) !== k) {
+    throw new ShapeError(`${accumulator.layout} += ${a.layout} * ${b.layout}: M, N or K differ`, {
+      at,
+      related: [accumulator, a, b].map((fragment) => ({
+        what: `the fragment ${fragment.register.name} was made`,
+        at: fragment.at,
+      })),
+    });
+  }
+  for (let k_ = 0; k_ < k; k_++) {
+    const columns = Array.from({ length: n }, (_, n_) => b.vector(offsets(b, n_, k_), at));
+    for (let m_ = 0; m_ < m; m_++) {
+      const row = a.vector(offsets(a, m_, k_), at);
+      for (const [n_, column] of columns.entries()) {
+        const register = Math.floor(accumulator.offset([0, m_, n_]) / accumulator.lanes);
+        const c = accumulator.readRegister(register, at);
+        accumulator.writeRegister(register, trace.let({ kind: "mma", atom, a: row, b: column, c }, at), at);
+      }
+    }
+  }
+}
+
+/** Where in a fragment the values of one instruction are. */
+function offsets(fragment: Fragment, row: number, step: number): readonly number[] {
+  return Array.from({ length: fragment.size(0) }, (_, value) => fragment.offset([value, row, step]));
+}
+
+/** accumulator += a * b from shared memory, instruction by instruction. */
+export function multiplyShared(
+  trace: Trace,
+  accumulator: Fragment,
+  a: Tile<DTypeName, "shared">,
+  b: Tile<DTypeName, "shared">,
+  given: Expr<"bool"> | boolean,
+  at: Location,
+): void {
+  const { atom } = accumulator;
+  if (!atom || atom.kind !== "wgmma") throw new ShapeError("The accumulator is none of a wgmma", { at });
+  const [m, n, k] = [size(a.layout, 0) / atom.M, size(b.layout, 0) / atom.N, size(a.layout, 1) / atom.K];
+  const perTile = (atom.M * atom.N) / 128;
+  const fits =
+    [m, n, k].every(Number.isInteger) &&
+    size(b.layout, 1) === size(a.layout, 1) &&
+    accumulator.size() === m * n * perTile;
+  if (!fits) {
+    throw new ShapeError(`${accumulator.layout} += ${a.layout} * ${b.layout}: no whole number of ${atom.name}`, {
+      at,
+      related: [{ what: "the accumulator was made", at: accumulator.at }],
+    });
+  }
+  const first =
+    typeof given === "boolean" ? trace.constant(bool, Number(given), at) : use(trace, given, "accumulate", at);
+  for (let k_ = 0; k_ < k; k_++) {
+    const accumulate = k_ === 0 ? first : trace.constant(bool, 1, at);
+    for (let n_ = 0; n_ < n; n_++) {
+      const right: MatrixOperand = matrixOperand(b, [atom.N, atom.K], [n_, k_], at);
+      for (let m_ = 0; m_ < m; m_++) {
+        const left = matrixOperand(a, [atom.M, atom.K], [m_, k_], at);
+        const firstRegister = (n_ * m + m_) * perTile;
+        const { register } = accumulator;
+        trace.emit({
+          kind: "wgmma",
+          atom,
+          accumulator: register,
+          first: firstRegister,
+          a: left,
+          b: right,
+          accumulate,
+          at,
+        });
+      }
+    }
+  }
+}
+
 /** The descriptor of sub-tile `coordinate` of `shape` of a K-major tile. @throws ShapeError for layouts that wgmma can't read */
-export function matrixOperand(
+function matrixOperand(
   tile: Tile<DTypeName, "shared">,
   shape: readonly [rows: number, k: number],
   coordinate: readonly [number, number],
@@ -101,13 +183,13 @@ export function matrixOperand(
     const offset = crd2idx([row, k], part);
     return (typeof offset === "number" ? offset : 0) * bytes;
   };
-  const { swizzle } = tile;
-  const swizzleBytes = (swizzle && swizzle.bits > 0 ? 16 * 2 ** swizzle.bits : 0) as SwizzleBytes;
+  const known = hardwareSwizzle(tile);
+  const swizzleBytes = known ?? 0;
   const perUnit = 16 / bytes;
   const rowBytes = swizzleBytes || 16;
   const [strideBytes, leadingBytes] = [shape[0] > 8 ? at2(8, 0) : 0, swizzleBytes ? 0 : at2(0, perUnit)];
   const fits = (): boolean => {
-    if (swizzle && swizzleBytes && !(swizzle.base + Math.log2(bytes) === 4 && swizzle.shift === 3)) return false;
+    if (known === undefined) return false;
     for (let row = 0; row < shape[0]; row++) {
       for (let k = 0; k < shape[1]; k++) {
         const within = swizzleBytes ? k * bytes : Math.floor(k / perUnit) * leadingBytes + (k % perUnit) * bytes;

@@ -8,7 +8,7 @@ import { type Location, variableNameAt } from "../source.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Trace } from "../trace.ts";
 import type { Mbarrier } from "./barrier.ts";
-import type { Tile } from "./tile.ts";
+import { hardwareSwizzle, type Tile } from "./tile.ts";
 
 export class TensorMapHandle<N extends DTypeName> {
   readonly map: TensorMap;
@@ -30,7 +30,8 @@ export class TensorMapHandle<N extends DTypeName> {
   copy(index: readonly Index[], to: Tile<N, "shared">, barrier: Mbarrier, slot: Index, at: Location): void {
     const { memory } = to.tensor;
     this.trace.checkScope(`The tensor ${this.map.tensor.name}`, this.tensor);
-    const swizzleBytes = to.swizzle && to.swizzle.bits > 0 ? 16 * 2 ** to.swizzle.bits : 0;
+    const bits = to.swizzle?.bits ?? 0;
+    const swizzleBytes = bits > 0 ? 16 * 2 ** bits : 0;
     const count = this.map.box.reduce((product, extent) => product * extent, 1);
     if (memory.kind !== "shared" || to.size() !== count || swizzleBytes !== this.map.swizzleBytes) {
       throw new ShapeError(
@@ -88,7 +89,7 @@ export class TensorMapHandle<N extends DTypeName> {
         fail("its rows are not one after the other", "(rows, columns):(columns, 1)");
     }
     const { swizzle } = to;
-    if (swizzleBytes > 0 && swizzle && !(swizzle.base + Math.log2(bytes) === 4 && swizzle.shift === 3)) {
+    if (swizzle && hardwareSwizzle(to) === undefined) {
       fail(`${swizzle} is not TMA's swizzle`, `Take Swizzle(${swizzle.bits}, ${4 - Math.log2(bytes)}, 3)`);
     }
     const needed = Math.max(128, 8 * swizzleBytes);

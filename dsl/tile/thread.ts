@@ -1,12 +1,12 @@
 /** `t`, with what tiles need: clusters, barriers of some threads, fragments, copies, matrix instructions. */
-import { type MmaAtom, valuesOf } from "../atoms/mma.ts";
+import type { MmaAtom } from "../atoms/mma.ts";
 import { checkArguments, checkReceivers, describe, requireOptions } from "../check.ts";
 import type { DType, DTypeName } from "../dtype.ts";
-import { bool, i32 } from "../dtype.ts";
-import { AlignmentError, ScopeError, ShapeError, StagingError } from "../errors.ts";
-import { Expr, type Index, toIndex, toValue, use, wrap } from "../expr.ts";
+import { i32 } from "../dtype.ts";
+import { ScopeError, ShapeError, StagingError } from "../errors.ts";
+import { Expr, type Index, toValue, use, wrap } from "../expr.ts";
 import type { LaneCount, Shared, Type, Value } from "../ir.ts";
-import type { MatrixOperand, SwizzleBytes } from "../ir-tile.ts";
+import type { SwizzleBytes } from "../ir-tile.ts";
 import {
   type AnyLayout,
   ComposedLayout,
@@ -15,26 +15,22 @@ import {
   get,
   Layout,
   makeLayout,
-  size,
   type StrideLeaf,
   Swizzle,
 } from "../layout/index.ts";
 import { fragmentTypes } from "../typing.ts";
 import type { TensorOptions } from "../params.ts";
 import { callerLocation, type Location, variableNameAt } from "../source.ts";
-import { type Access, type Indices, Tensor, toIndices } from "../tensor.ts";
+import { type Access, type Indices, type Readable, Tensor, toIndices, type Writable } from "../tensor.ts";
 import { BasicThread, type LaunchShape } from "../thread.ts";
 import type { Trace } from "../trace.ts";
 import { Mbarrier, Pipeline } from "./barrier.ts";
-import { copyAsync, type CopyOptions, type CopyPlan, loadFragment, storeFragment } from "./copy.ts";
-import { declareFragment, Fragment, type FragmentRole, memoryOrder } from "./fragment.ts";
-import { loadMatrix, matrixOperand } from "./matrix.ts";
+import { copyAsync, copyBulk, type CopyOptions, type CopyPlan, loadFragment, storeFragment } from "./copy.ts";
+import { declareAccumulator, declareFragment, Fragment, type FragmentRole, memoryOrder } from "./fragment.ts";
+import { loadMatrix, multiply, multiplyShared } from "./matrix.ts";
 import { Partition, ThreadMma } from "./tiled-mma.ts";
 import { Tile } from "./tile.ts";
 import { TensorMapHandle, tensorMapOf } from "./tensor-map.ts";
-
-type Readable = "frozen" | "input" | "inout" | "shared";
-type Writable = "output" | "inout" | "shared";
 
 /** The blocks that run together. */
 export interface Cluster {
@@ -126,10 +122,7 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     const at = callerLocation();
     const { trace } = this;
     if (like instanceof Partition && like.role === "C") {
-      const { atom } = like as Partition<DTypeName, Access, "C">;
-      const lanes = atom.kind === "mma" ? (valuesOf(atom, "C") as LaneCount) : 1;
-      const zero = toValue(trace, 0, { dtype: atom.c, lanes }, "fragment", at);
-      return declareFragment(trace, atom.c, makeLayout(like.shape), lanes, "C", atom, zero, at);
+      return declareAccumulator(trace, like.atom, makeLayout(like.shape), at);
     }
     const { layout, run } = memoryOrder(like.layout, like.tensor.memory.shape.length - 1);
     const most = 16 / like.dtype.bytes;
@@ -151,11 +144,8 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     shape: readonly [m: number, n: number],
   ): Fragment<C, "C", MmaAtom<A, B, C>> {
     const at = callerLocation();
-    const { atom } = thread.mma;
-    const lanes = atom.kind === "mma" ? (valuesOf(atom, "C") as LaneCount) : 1;
-    const zero = toValue(this.trace, 0, { dtype: atom.c, lanes }, "accumulator", at);
     const layout = makeLayout(get(thread.mma.threadValue("C", makeLayout(shape)), 1).shape);
-    return declareFragment(this.trace, atom.c, layout, lanes, "C", atom, zero, at);
+    return declareAccumulator(this.trace, thread.mma.atom, layout, at);
   }
 
   /**
@@ -261,29 +251,7 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     slot: Index = 0,
   ): void {
     const at = callerLocation();
-    const [memory, target] = [from.memory, to.memory];
-    if (memory.kind !== "tensor" || target.kind !== "shared" || memory.dtype !== target.dtype) {
-      throw new ShapeError("A bulk copy goes from a global tensor to shared memory of its dtype", { at });
-    }
-    const elements = toValueOfIndex(this.trace, count, at);
-    const multiple = this.trace.facts.of(elements).multipleOf * from.dtype.bytes;
-    if (multiple % 16 !== 0) {
-      throw new AlignmentError(`A bulk copy moves a multiple of 16 bytes; the count is known for ${multiple} only`, {
-        at,
-        related: elements.at.line === at.line ? [] : [{ what: "the count was made", at: elements.at }],
-        hint: `Pass a TypeScript number, a size with multipleOf, or n.mul(${16 / from.dtype.bytes})`,
-      });
-    }
-    this.trace.emit({
-      kind: "bulkCopy",
-      to: target,
-      toIndex: toIndices(to, toIndex, at),
-      memory,
-      index: toIndices(from, fromIndex, at),
-      count: elements,
-      ...barrier.slot(slot, at),
-      at,
-    });
+    copyBulk(this.trace, from, fromIndex, to, toIndex, count, barrier.slot(slot, at), at);
   }
 
   /**
@@ -350,32 +318,7 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     a: Fragment<M["a"]["name"], "A", M>,
     b: Fragment<M["b"]["name"], "B", M>,
   ): void {
-    const at = callerLocation();
-    const { atom } = accumulator;
-    const [m, n, k] = [a.size(1), b.size(1), a.size(2)];
-    if (!atom || a.atom !== atom || b.atom !== atom) {
-      throw new ShapeError("The three fragments belong to different matrix instructions", { at });
-    }
-    if (accumulator.size(1) !== m || accumulator.size(2) !== n || b.size(2) !== k) {
-      throw new ShapeError(`${accumulator.layout} += ${a.layout} * ${b.layout}: M, N or K differ`, {
-        at,
-        related: [accumulator, a, b].map((fragment) => ({
-          what: `the fragment ${fragment.register.name} was made`,
-          at: fragment.at,
-        })),
-      });
-    }
-    for (let k_ = 0; k_ < k; k_++) {
-      const columns = Array.from({ length: n }, (_, n_) => b.vector(offsets(b, n_, k_), at));
-      for (let m_ = 0; m_ < m; m_++) {
-        const row = a.vector(offsets(a, m_, k_), at);
-        for (const [n_, column] of columns.entries()) {
-          const register = Math.floor(accumulator.offset([0, m_, n_]) / accumulator.lanes);
-          const c = accumulator.readRegister(register, at);
-          accumulator.writeRegister(register, this.trace.let({ kind: "mma", atom, a: row, b: column, c }, at), at);
-        }
-      }
-    }
+    multiply(this.trace, accumulator, a, b, callerLocation());
   }
 
   /**
@@ -483,49 +426,10 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     options: { readonly accumulate?: Expr<"bool"> | boolean } = {},
   ): void {
     const at = callerLocation();
-    const { atom } = accumulator;
     if (this.threads % 128 !== 0) {
       throw new ShapeError(`wgmma works on whole warpgroups of 128 threads; the block has ${this.threads}`, { at });
     }
-    if (!atom || atom.kind !== "wgmma") throw new ShapeError("The accumulator is none of a wgmma", { at });
-    const [m, n, k] = [size(a.layout, 0) / atom.M, size(b.layout, 0) / atom.N, size(a.layout, 1) / atom.K];
-    const perTile = (atom.M * atom.N) / 128;
-    const fits =
-      [m, n, k].every(Number.isInteger) &&
-      size(b.layout, 1) === size(a.layout, 1) &&
-      accumulator.size() === m * n * perTile;
-    if (!fits) {
-      throw new ShapeError(`${accumulator.layout} += ${a.layout} * ${b.layout}: no whole number of ${atom.name}`, {
-        at,
-        related: [{ what: "the accumulator was made", at: accumulator.at }],
-      });
-    }
-    const given = options.accumulate ?? true;
-    const first =
-      typeof given === "boolean"
-        ? this.trace.constant(bool, Number(given), at)
-        : use(this.trace, given, "accumulate", at);
-    for (let k_ = 0; k_ < k; k_++) {
-      const accumulate = k_ === 0 ? first : this.trace.constant(bool, 1, at);
-      for (let n_ = 0; n_ < n; n_++) {
-        const right: MatrixOperand = matrixOperand(b, [atom.N, atom.K], [n_, k_], at);
-        for (let m_ = 0; m_ < m; m_++) {
-          const left = matrixOperand(a, [atom.M, atom.K], [m_, k_], at);
-          const firstRegister = (n_ * m + m_) * perTile;
-          const { register } = accumulator;
-          this.trace.emit({
-            kind: "wgmma",
-            atom,
-            accumulator: register,
-            first: firstRegister,
-            a: left,
-            b: right,
-            accumulate,
-            at,
-          });
-        }
-      }
-    }
+    multiplyShared(this.trace, accumulator, a, b, options.accumulate ?? true, at);
   }
 
   wgmmaFence(): void {
@@ -665,15 +569,6 @@ export class Thread<Late = unknown> extends BasicThread<Late> {
     });
     checkReceivers(this);
   }
-}
-
-/** Where in a fragment the values of one instruction are. */
-function offsets(fragment: Fragment, row: number, step: number): readonly number[] {
-  return Array.from({ length: fragment.size(0) }, (_, value) => fragment.offset([value, row, step]));
-}
-
-function toValueOfIndex(trace: Trace, index: Index, at: Location): Value {
-  return toIndex(trace, index, "a bulk copy", at);
 }
 
 function sharedOf({ memory }: Tensor, at: Location): Shared {

@@ -16,6 +16,7 @@ import { bool, i32 } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { type Expr, type Index, type Operand, toIndex, toValue, wrap } from "../expr.ts";
 import type { Value } from "../ir.ts";
+import type { SwizzleBytes } from "../ir-tile.ts";
 import {
   basis,
   coalesce,
@@ -38,11 +39,8 @@ import { sourceMask } from "../layout/swizzle.ts";
 import { leaves } from "../layout/tuple.ts";
 import { minOf } from "../size.ts";
 import { callerLocation, type Location } from "../source.ts";
-import type { Access, Tensor } from "../tensor.ts";
+import type { Access, Readable, Tensor, Writable } from "../tensor.ts";
 import type { Trace } from "../trace.ts";
-
-type Readable = "frozen" | "input" | "inout" | "shared";
-type Writable = "output" | "inout" | "shared";
 
 /** A coordinate in a tile: a number counted along its modes from the left, or one of the tile's own profile. */
 export type Coordinate = IntTuple;
@@ -368,4 +366,14 @@ function swizzled(trace: Trace, offset: Value, swizzle: Swizzle, at: Location): 
   const fn = swizzle.shift >= 0 ? "shr" : "shl";
   const bits = trace.let({ kind: "binary", fn, a: source, b: constant(Math.abs(swizzle.shift)) }, at);
   return trace.let({ kind: "binary", fn: "xor", a: offset, b: bits }, at);
+}
+
+/**
+ * @internal The swizzle of a tile as TMA and wgmma know it, by the bytes of a row that it mixes; undefined for one that they
+ * don't have. PTX ISA, "Swizzling modes".
+ */
+export function hardwareSwizzle({ swizzle, dtype }: Tile): SwizzleBytes | undefined {
+  if (!swizzle || swizzle.bits === 0) return 0;
+  const known = swizzle.bits <= 3 && swizzle.base + Math.log2(dtype.bytes) === 4 && swizzle.shift === 3;
+  return known ? ((16 * 2 ** swizzle.bits) as SwizzleBytes) : undefined;
 }
