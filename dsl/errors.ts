@@ -49,6 +49,8 @@ export class AlignmentError extends TegulaError {}
 export class OutOfBoundsError extends TegulaError {}
 /** An order that programmatic dependent launch forbids: no wait, two waits, an access or a store before it. */
 export class PdlError extends TegulaError {}
+/** What runs beside the thread (copies, wgmma) was used before the wait that covers it, or is never waited for. */
+export class OrderError extends TegulaError {}
 /** A store to a tensor that is only read, or a load from one that is only written. */
 export class RoleError extends TegulaError {}
 /** IR that no author's function records: wrong types or scopes in hand-built nodes. */

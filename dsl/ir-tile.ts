@@ -218,8 +218,8 @@ export function tileAccesses(stmt: TileStmt): readonly { readonly memory: Memory
   }
 }
 
-/** Over which threads a tile statement must be reached together: those of a warp, of the cluster; undefined: each alone. */
-export const tileScopes: { readonly [K in TileStmtKind]: "cluster" | "warp" | undefined } = {
+/** Over which threads a tile statement must be reached together; undefined: each alone. */
+export const tileScopes: { readonly [K in TileStmtKind]: "cluster" | "warpgroup" | "warp" | undefined } = {
   stmatrix: "warp",
   copyAsync: undefined,
   asyncCommit: undefined,
@@ -234,11 +234,11 @@ export const tileScopes: { readonly [K in TileStmtKind]: "cluster" | "warp" | un
   namedBarrier: "warp",
   prefetch: undefined,
   asyncFence: undefined,
-  setRegisters: "warp",
-  wgmmaFence: "warp",
-  wgmma: "warp",
-  wgmmaCommit: "warp",
-  wgmmaWait: "warp",
+  setRegisters: "warpgroup",
+  wgmmaFence: "warpgroup",
+  wgmma: "warpgroup",
+  wgmmaCommit: "warpgroup",
+  wgmmaWait: "warpgroup",
 };
 
 export function isTileStmt(stmt: { readonly kind: string }): stmt is TileStmt {

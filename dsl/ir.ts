@@ -389,6 +389,12 @@ export function stmtOperands(stmt: Stmt): readonly Value[] {
   }
 }
 
+/** Which block of the cluster a statement reaches out to, if it does. */
+export function peerOf(stmt: Stmt): Value | undefined {
+  if (stmt.kind === "let") return stmt.value.op.kind === "load" ? stmt.value.op.peer : undefined;
+  return stmt.kind === "store" || stmt.kind === "arrive" ? stmt.peer : undefined;
+}
+
 /** A statement's inner blocks. */
 export function innerBlocks(stmt: Stmt): readonly Block[] {
   if (stmt.kind === "for") return [stmt.body];

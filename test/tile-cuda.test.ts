@@ -294,8 +294,7 @@ describe("CUDA C of tiles", () => {
           mbarrier_init(&i[0], 128);
           mbarrier_init_fence();
         }
-        cluster_arrive();
-        cluster_wait();
+        __syncthreads();
         decrease_registers_to_40();
         prefetch_l2(&x[thread * 64]);
         const bool v = thread < 50;

@@ -37,9 +37,13 @@ const { steps } = fc.letrec<{ steps: readonly Step[]; step: Step }>((tie) => ({
   ),
 }));
 
+/** Threads of a block that are together at this level. */
+const partOf = (level: number): number =>
+  level === Uniformity.warp ? 32 : level === Uniformity.warpgroup ? 128 : 1024;
+
 test("uniformity holds in random programs with registers, loops and branches", () => {
   fc.assert(
-    fc.property(steps, fc.constantFrom(32, 64, 96), fc.boolean(), (program, block, stores) => {
+    fc.property(steps, fc.constantFrom(32, 64, 96, 160, 256), fc.boolean(), (program, block, stores) => {
       const ir = traceBody((t, { table, board }) => {
         const registers = [0, 1, 2].map((value) => t.reg(i32, value));
         const unset = t.array(i32, 1).reg(0);
@@ -76,8 +80,8 @@ test("uniformity holds in random programs with registers, loops and branches", (
       walk(ir.body, (stmt) => void ids.set(stmt, ids.size));
       for (const [launch, sizes] of launches.entries()) {
         for (const thread of threadsOf(sizes, block).filter(({ row }) => row === 0)) {
-          const group = (level: number): string =>
-            `${launch} ${thread.block} ${level === Uniformity.warp ? thread.thread >> 5 : "all"}`;
+          const part = (level: number): number => Math.floor(thread.thread / partOf(level));
+          const group = (level: number): string => `${launch} ${thread.block} ${part(level)}`;
           const observe: Observe = (value, result, turn) => {
             const level = uniformity.of(value);
             if (level === Uniformity.lane) return;
@@ -89,13 +93,14 @@ test("uniformity holds in random programs with registers, loops and branches", (
           run(ir, thread, observe, (stmt, turn) => {
             const level = uniformity.controlOf(stmt);
             if (level === Uniformity.lane) return;
-            const key = `${level} ${ids.get(stmt)} ${turn} ${group(level)}`;
+            const whole = Math.min(partOf(level), block - part(level) * partOf(level));
+            const key = `${whole} ${ids.get(stmt)} ${turn} ${level} ${group(level)}`;
             arrivals.set(key, (arrivals.get(key) ?? 0) + 1);
           });
         }
       }
       for (const [key, count] of arrivals) {
-        if (count !== (key.startsWith(`${Uniformity.warp} `) ? 32 : block)) wrong.push({ key, count });
+        if (count !== parseInt(key, 10)) wrong.push({ key, count });
       }
       expect(wrong.slice(0, 3)).toEqual([]);
     }),
@@ -103,8 +108,8 @@ test("uniformity holds in random programs with registers, loops and branches", (
   );
 });
 
-test("what is the same in a warp", () => {
-  const { lane, warp, cluster } = Uniformity;
+test("what is the same in a warp or warpgroup", () => {
+  const { lane, warp, warpgroup, cluster } = Uniformity;
   const levels = (threads: number): Record<string, unknown> => {
     const noted: Record<string, Value> = {};
     const ir = traceBody((t, { table, board }) => {
@@ -121,6 +126,13 @@ test("what is the same in a warp", () => {
       note("thread / 64 * 3 + 1", t.thread.div(64).mul(3).add(1));
       note("thread >> 6", t.thread.shr(6));
       note("thread & -32", t.thread.and(-32));
+      note("thread < 256", t.thread.lt(256));
+      note("thread / 128", t.thread.div(128));
+      note("warp < 8", t.warp.lt(8));
+      note("4 <= warp", t.const(i32, 4).le(t.warp));
+      note("warp / 4 + 1", t.warp.div(4).add(1));
+      note("warp < 6", t.warp.lt(6));
+      note("warp % 4", t.warp.rem(4));
       note("0.0 < 1.0", t.const(f32, 0).lt(t.const(f32, 1)));
       note("thread < 33", t.thread.lt(33));
       note("thread <= 32", t.thread.le(32));
@@ -143,15 +155,19 @@ test("what is the same in a warp", () => {
     ["thread < 32", "thread >= 64", "64 > thread", "thread <= 31", "thread / 32", "thread / 64 * 3 + 1", "thread >> 6"],
     ["thread < 33", "thread <= 32", "thread / 48", "thread >> 4", "thread % 32", "never set", "written"],
   ];
-  const expected = (warpLevel: number) => ({
+  const inWarpgroup = ["thread < 256", "thread / 128", "warp < 8", "4 <= warp", "warp / 4 + 1"];
+  const expected = (warpLevel: number, warpgroupLevel: number) => ({
+    ...Object.fromEntries(inWarpgroup.map((name) => [name, warpgroupLevel])),
+    ...Object.fromEntries(["warp < 6", "warp % 4"].map((name) => [name, warpLevel])),
     ...Object.fromEntries([...inWarp, "thread & -32", "shuffled"].map((name) => [name, warpLevel])),
     ...Object.fromEntries([...perLane, "read only, by lane", "read only, guarded by lane"].map((name) => [name, lane])),
     "read only": cluster,
     "0.0 < 1.0": cluster,
   });
-  expect(levels(128)).toEqual(expected(warp));
-  // One warp is the whole block, one block the whole cluster.
-  expect(levels(32)).toEqual(expected(cluster));
+  expect(levels(256)).toEqual(expected(warp, warpgroup));
+  // One warpgroup or one warp is the whole block, one block the whole cluster.
+  expect(levels(128)).toEqual(expected(warp, cluster));
+  expect(levels(32)).toEqual(expected(cluster, cluster));
 });
 
 test("WGSL: branches on parts of the block that are whole warps contain warp-wide operations", async () => {

@@ -104,11 +104,8 @@ export class TileStatements extends Expressions {
       if (barrier.length === 1) return `  ${init}(&${name}[0], ${barrier.arrivals});`;
       return `  for (int ${i} = 0; ${i} < ${barrier.length}; ++${i}) ${init}(&${name}[${i}], ${barrier.arrivals});`;
     });
-    const all =
-      ir.cluster > 1
-        ? [`${prelude.clusterBarrier("arrive")}();`, `${prelude.clusterBarrier("wait")}();`]
-        : ["__syncthreads();"];
-    return ["if (threadIdx.x == 0) {", ...inits, `  ${prelude.mbarrierInitFence()}();`, "}", ...all];
+    // Other blocks reach them after a cluster barrier of the author's only (dsl/verify/tile.ts).
+    return ["if (threadIdx.x == 0) {", ...inits, `  ${prelude.mbarrierInitFence()}();`, "}", "__syncthreads();"];
   }
 
   private slot({ barrier, slot }: Slot): Text {

@@ -1,16 +1,29 @@
 /** Memory accesses: where they stand, and whether they certainly happen. */
 import { i32 } from "../dtype.ts";
-import type { Block, KernelIR, LaneCount, Memory, Register, Type, Value } from "../ir.ts";
+import {
+  type Block,
+  type KernelIR,
+  type LaneCount,
+  type Memory,
+  peerOf,
+  type Register,
+  type Shared,
+  type Type,
+  type Value,
+} from "../ir.ts";
 import type { Location } from "../source.ts";
 import { checkAlignment } from "./alignment.ts";
 import { checkBounds, legalSizes } from "./bounds.ts";
 import { FactsAnalysis } from "./facts.ts";
+import { matricesOf, spanOf } from "./warpgroup.ts";
 
-/** One load, store or atomic: `type.lanes` elements from `index` on. */
+/** One load, store or atomic: `type.lanes` elements from `index` on, which must be aligned to them. */
 export interface Access {
   readonly memory: Memory;
   readonly index: readonly Value[];
   readonly type: Type;
+  /** Of whole copies and matrices: how many elements of memory, one after the other, they reach over. */
+  readonly span?: number;
   /** false where the guard is never true. */
   readonly possible: boolean;
   /** Whether every thread certainly performs it. */
@@ -40,8 +53,13 @@ function visitAccesses(ir: KernelIR, facts: FactsAnalysis, see: (access: Access)
       const access = { possible: true, certain, at: stmt.at };
       if ("slot" in stmt) {
         const { name, length, at } = stmt.barrier;
-        const memory: Memory = { kind: "shared", name, dtype: i32, shape: [length], alignBytes: 8, at };
+        const memory: Memory = { ...oneEach(name, length), at };
         see({ ...access, memory, index: [stmt.slot], type: { dtype: i32, lanes: 1 } });
+      }
+      const peer = peerOf(stmt);
+      if (peer) {
+        const cluster: Memory = { ...oneEach("the cluster", ir.cluster), at: ir.at };
+        see({ ...access, memory: cluster, index: [peer], type: { dtype: i32, lanes: 1 } });
       }
       if (stmt.kind === "let") {
         const { op, type } = stmt.value;
@@ -64,8 +82,17 @@ function visitAccesses(ir: KernelIR, facts: FactsAnalysis, see: (access: Access)
         const guarded = { possible: guard !== false, certain: certain && guard === true };
         see({ ...access, ...guarded, memory: stmt.memory, index: stmt.index, type });
       } else if (stmt.kind === "bulkCopy") {
-        see({ ...access, memory: stmt.to, index: stmt.toIndex, type: row(stmt.to) });
-        see({ ...access, memory: stmt.memory, index: stmt.index, type: row(stmt.memory) });
+        const span = Math.max(1, facts.of(stmt.count).min);
+        see({ ...access, memory: stmt.to, index: stmt.toIndex, type: row(stmt.to), span });
+        see({ ...access, memory: stmt.memory, index: stmt.index, type: row(stmt.memory), span });
+      } else if (stmt.kind === "tensorCopy") {
+        const span = stmt.map.box.reduce((count, extent) => count * extent, 1);
+        see({ ...access, memory: stmt.to, index: stmt.toIndex, type: row(stmt.to), span });
+      } else if (stmt.kind === "wgmma") {
+        for (const [operand, rows] of matricesOf(stmt)) {
+          const { memory, index } = operand;
+          see({ ...access, memory, index, type: row(memory), span: spanOf(operand, rows) / memory.dtype.bytes });
+        }
       } else if (stmt.kind === "store") {
         see({ ...access, memory: stmt.memory, index: stmt.index, type: stmt.value.type });
       } else if (stmt.kind === "for") {
@@ -87,8 +114,11 @@ function row({ dtype }: Memory): Type {
   return { dtype, lanes: (16 / dtype.bytes) as LaneCount };
 }
 
-function element({ name, length = 1, type, at }: Register, index: Value): Pick<Access, "memory" | "index" | "type"> {
-  const { dtype } = type;
-  const memory: Memory = { kind: "shared", name, dtype, shape: [length], alignBytes: 16, at };
-  return { memory, index: [index], type: { dtype, lanes: 1 } };
+/** As memory: what is numbered from 0 to `count` - 1. */
+function oneEach(name: string, count: number): Omit<Shared, "at"> {
+  return { kind: "shared", name, dtype: i32, shape: [count], alignBytes: 16 };
+}
+
+function element({ name, length = 1, at }: Register, index: Value): Pick<Access, "memory" | "index" | "type"> {
+  return { memory: { ...oneEach(name, length), at }, index: [index], type: { dtype: i32, lanes: 1 } };
 }

@@ -6,11 +6,13 @@ import type { Access } from "./access.ts";
 import type { FactsAnalysis, SizeValues } from "./facts.ts";
 
 /** @throws OutOfBoundsError where some thread certainly leaves the tensor */
-export function checkBounds({ memory, index, type, certain, at }: Access, facts: FactsAnalysis): void {
+export function checkBounds(access: Access, facts: FactsAnalysis): void {
+  const { memory, index, type, certain, at } = access;
+  if (access.span !== undefined && index.length > 1) return checkSpan(access, access.span, facts);
   for (const [axis, value] of index.entries()) {
     const dim = memory.shape[axis];
     if (dim === undefined) continue;
-    const extent = axis === index.length - 1 ? type.lanes : 1;
+    const extent = axis === index.length - 1 ? (access.span ?? type.lanes) : 1;
     const { min, max, attainedBy } = facts.of(value);
     const reaches = certain && attainedBy !== undefined;
     const highest = (reaches ? max : min) + extent - 1;
@@ -29,6 +31,24 @@ export function checkBounds({ memory, index, type, certain, at }: Access, facts:
       },
     );
   }
+}
+
+/** Elements one after the other may go on in the next row: what counts is where the last one lies in the whole tensor. */
+function checkSpan({ memory, index, certain, at }: Access, span: number, facts: FactsAnalysis): void {
+  const extents = memory.shape.map((dim) => maxOf(facts.extent(dim)));
+  const count = extents.reduce((product, extent) => product * extent, 1);
+  const strides = extents.map((_, axis) => extents.slice(axis + 1).reduce((product, extent) => product * extent, 1));
+  const places = index.map((value) => facts.of(value));
+  const flat = (side: "min" | "max"): number =>
+    places.reduce((sum, place, axis) => sum + place[side] * (strides[axis] ?? 1), 0);
+  const leaves = places.flatMap(({ attainedBy }) => [...(attainedBy ?? [])]);
+  const together = places.every(({ attainedBy }) => attainedBy) && new Set(leaves).size === leaves.length;
+  const first = flat(certain && together ? "max" : "min");
+  if (first + span <= count) return;
+  throw new OutOfBoundsError(
+    `${span} elements from number ${first} on go beyond ${memory.name}, which has [${memory.shape.join(", ")}]`,
+    { at, related: [{ what: `${memory.name} was declared`, at: memory.at }], hint: "Copy less, or begin earlier" },
+  );
 }
 
 /** A few launches that the promises about sizes allow: the smallest values, the next, and such as fill no tile. */

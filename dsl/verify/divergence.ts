@@ -12,7 +12,7 @@ export function checkDivergence(ir: KernelIR): void {
     const require = (what: string, level: UniformityLevel, at: Location): void => {
       const culprit = reasons.find(({ value }) => uniformity.of(value) > level);
       if (!culprit) return;
-      const over = ["cluster", "block", "warp"][level] ?? "warp";
+      const over = ["cluster", "block", "warpgroup", "warp"][level] ?? "warp";
       throw new DivergenceError(`${what} stands where not all threads of the ${over} may come`, {
         at,
         related: [
@@ -59,6 +59,10 @@ const tileNames: { readonly [kind in TileStmtKind]?: string } = {
   clusterWait: "A cluster barrier",
   namedBarrier: "A named barrier",
   setRegisters: "A change of the register count",
+  wgmmaFence: "A fence for wgmma",
+  wgmma: "A wgmma",
+  wgmmaCommit: "A commit of wgmma",
+  wgmmaWait: "A wait for wgmma",
 };
 
 /** Whether a value would be uniform enough if each load in it were shuffled from one lane. */

@@ -19,6 +19,12 @@ export interface Facts extends Divisible {
   readonly attainedBy: ReadonlySet<Value | IdName> | undefined;
 }
 
+/** Some warps of a block. */
+export interface WarpRange {
+  readonly first: number;
+  readonly last: number;
+}
+
 /** What of a kernel the facts rest on. */
 export type LaunchFacts = Pick<KernelIR, "grid" | "block" | "cluster" | "body">;
 
@@ -28,15 +34,17 @@ export class FactsAnalysis {
   /** With them, the facts are those of launches with these sizes; otherwise of every launch. */
   readonly sizes: SizeValues | undefined;
   private readonly ir: LaunchFacts;
+  private readonly warps: WarpRange;
   private readonly known = new Map<Value, Facts>();
   private readonly decided = new Map<Value, boolean | undefined>();
   /** Bounds of loop variables, from their `for`. */
   private readonly inductions = new Map<Value, Facts>();
 
-  /** While tracing the body is not there yet: then loops are entered one by one. */
-  constructor(ir: LaunchFacts, sizes?: SizeValues) {
+  /** While tracing the body is not there yet: then loops are entered one by one. `warps`: the facts of these warps only. */
+  constructor(ir: LaunchFacts, sizes?: SizeValues, warps: WarpRange = { first: 0, last: ir.block / 32 - 1 }) {
     this.ir = ir;
     this.sizes = sizes;
+    this.warps = warps;
     walk(ir.body, (stmt) => {
       if (stmt.kind === "for") this.enterLoop(stmt.induction, stmt.from, stmt.to, stmt.step);
     });
@@ -157,7 +165,8 @@ export class FactsAnalysis {
   }
 
   private id(id: IdName): Facts {
-    const { grid, block } = this.ir;
+    const { grid } = this.ir;
+    const { first, last } = this.warps;
     const span = (dim: Dim, leaves: readonly IdName[]): Facts => {
       const count = this.extent(dim);
       const attainedBy = typeof count === "number" ? new Set(leaves) : undefined;
@@ -171,9 +180,9 @@ export class FactsAnalysis {
       case "block.z":
         return span(grid[2], [id]);
       case "thread":
-        return span(block, ["warp", "lane"]);
+        return { min: 32 * first, max: 32 * last + 31, multipleOf: 1, attainedBy: new Set(["warp", "lane"] as const) };
       case "warp":
-        return span(block / 32, [id]);
+        return { min: first, max: last, multipleOf: 1, attainedBy: new Set([id]) };
       case "lane":
         return span(32, [id]);
       case "rank":

@@ -1,7 +1,7 @@
 /** Checks of tile statements: what hand-built IR may get wrong, and the lifetime of other blocks' shared memory. */
-import { AlignmentError, DivergenceError, DTypeError, ShapeError } from "../errors.ts";
-import { type Block, innerBlocks, type KernelIR, type Stmt } from "../ir.ts";
-import type { MatrixOperand, Slot, TileStmt } from "../ir-tile.ts";
+import { DivergenceError, DTypeError, ShapeError } from "../errors.ts";
+import { type Block, innerBlocks, type KernelIR, peerOf, type Stmt } from "../ir.ts";
+import type { Slot, TileStmt } from "../ir-tile.ts";
 import type { Location } from "../source.ts";
 
 type Fail = (what: string, at: Location) => never;
@@ -51,8 +51,6 @@ export function checkTileStmt(ir: KernelIR, stmt: TileStmt, fail: Fail): void {
       if (stmt.count >= 24 && stmt.count <= 256 && stmt.count % 8 === 0) return;
       throw new ShapeError(`A thread has 24 to 256 registers in steps of 8, not ${stmt.count}`, { at });
     case "wgmma":
-      checkMatrix(stmt.a, at);
-      checkMatrix(stmt.b, at);
       if (stmt.atom.kind !== "wgmma") fail(`${stmt.atom.name} is no wgmma`, at);
       if (stmt.first + (stmt.atom.M * stmt.atom.N) / 128 > (stmt.accumulator.length ?? 0)) {
         throw new ShapeError(`${stmt.atom.name} needs more accumulators than ${stmt.accumulator.name} has`, { at });
@@ -70,20 +68,6 @@ export function checkTileStmt(ir: KernelIR, stmt: TileStmt, fail: Fail): void {
     case "wgmmaWait":
       return;
   }
-}
-
-/** PTX ISA, "Strides" of the wgmma matrix layouts; a swizzled matrix begins at a multiple of its pattern. */
-function checkMatrix({ memory, swizzleBytes }: MatrixOperand, at: Location): void {
-  const needed = Math.max(16, swizzleBytes * 8);
-  if (memory.alignBytes % needed === 0) return;
-  throw new AlignmentError(
-    `wgmma reads ${memory.name} with a swizzle of ${swizzleBytes} bytes, which needs ${needed}-byte alignment; it has ${memory.alignBytes}`,
-    {
-      at,
-      related: [{ what: `${memory.name} was made`, at: memory.at }],
-      hint: `Promise it: { alignBytes: ${needed} }`,
-    },
-  );
 }
 
 /** Where a thread is among the cluster barriers. */
@@ -124,7 +108,7 @@ export function checkCluster(ir: KernelIR): void {
       if (!state.arrived) halves("A wait for a cluster barrier at which nothing arrived", at);
       return { ...state, started: true, arrived: undefined, covered: undefined };
     }
-    if (remoteAccess(stmt)) {
+    if (peerOf(stmt)) {
       if (ir.cluster === 1) {
         throw new ShapeError("There are no other blocks: the kernel has no cluster", {
           at,
@@ -168,10 +152,5 @@ export function checkCluster(ir: KernelIR): void {
 
 function touchesCluster(stmt: Stmt): boolean {
   const half = stmt.kind === "clusterArrive" || stmt.kind === "clusterWait";
-  return half || remoteAccess(stmt) !== undefined || innerBlocks(stmt).length > 0;
-}
-
-function remoteAccess(stmt: Stmt): Location | undefined {
-  if (stmt.kind === "let" && stmt.value.op.kind === "load" && stmt.value.op.peer) return stmt.at;
-  return (stmt.kind === "store" || stmt.kind === "arrive") && stmt.peer ? stmt.at : undefined;
+  return half || peerOf(stmt) !== undefined || innerBlocks(stmt).length > 0;
 }

@@ -14,9 +14,9 @@ import {
   walk,
 } from "../ir.ts";
 
-/** Ordered: what is uniform over the cluster is uniform over each block, and that over each warp. */
-export const Uniformity = Object.freeze({ cluster: 0, block: 1, warp: 2, lane: 3 });
-export type UniformityLevel = 0 | 1 | 2 | 3;
+/** Ordered: what is uniform over the cluster is uniform over each block, and that over each warpgroup, and so on. */
+export const Uniformity = Object.freeze({ cluster: 0, block: 1, warpgroup: 2, warp: 3, lane: 4 });
+export type UniformityLevel = 0 | 1 | 2 | 3 | 4;
 
 export class UniformityAnalysis {
   private readonly values = new Map<Value, UniformityLevel>();
@@ -25,14 +25,14 @@ export class UniformityAnalysis {
   private readonly controls = new Map<Stmt, UniformityLevel>();
   /** What this kernel writes: lanes that load the same element may find different values there. */
   private readonly written: ReadonlySet<Memory>;
-  private readonly oneWarp: boolean;
+  private readonly block: number;
   private readonly oneBlock: boolean;
   private changed = false;
 
   /** `trustLoads`: as if nothing changed between the loads of a warp's lanes; to find out what loads are to blame for. */
   constructor(ir: KernelIR, { trustLoads = false } = {}) {
     this.written = trustLoads ? new Set() : memoryWritten(ir);
-    this.oneWarp = ir.block === 32;
+    this.block = ir.block;
     this.oneBlock = ir.cluster === 1;
     // Registers carry values around loops, so their levels rise until nothing changes; at most twice per register.
     do {
@@ -105,7 +105,9 @@ export class UniformityAnalysis {
 
   private level(value: Value): UniformityLevel {
     const level = this.levelAmongWarps(value);
-    const inBlock = this.oneWarp && level === Uniformity.warp ? Uniformity.block : level;
+    // Of a block's warps the first 4 are a warpgroup; there may be no others, and no other blocks.
+    const most = this.block === 32 ? Uniformity.warp : this.block <= 128 ? Uniformity.warpgroup : Uniformity.block;
+    const inBlock = level <= most ? min(level, Uniformity.block) : level;
     return this.oneBlock && inBlock === Uniformity.block ? Uniformity.cluster : inBlock;
   }
 
@@ -125,7 +127,7 @@ export class UniformityAnalysis {
       case "load":
         return this.written.has(op.memory) ? Uniformity.lane : inputs;
       case "binary":
-        return isSameInWarp(op.fn, op.a, op.b) ? Uniformity.warp : inputs;
+        return min(inputs, levelOfPart(op.fn, op.a, op.b));
       case "shuffle":
         return op.mode === "index" && this.of(op.by) < Uniformity.lane ? min(this.of(op.a), Uniformity.warp) : inputs;
       case "reduce":
@@ -151,23 +153,31 @@ function memoryWritten(ir: KernelIR): ReadonlySet<Memory> {
 
 const mirrored: Partial<Record<BinaryFn, BinaryFn>> = { lt: "gt", le: "ge", gt: "lt", ge: "le", and: "and" };
 
-/** `thread` up to a constant at which a warp ends: its lanes lie on the same side, or in the same part. */
-function isSameInWarp(fn: BinaryFn, a: Value, b: Value): boolean {
-  if (b.op.kind === "id" && mirrored[fn]) return a.op.kind === "const" && isSameInWarp(mirrored[fn], b, a);
-  if (a.op.kind !== "id" || a.op.id !== "thread" || b.op.kind !== "const") return false;
+/** Of a part of all threads or warps: `thread < 64`, `warp / 4`. */
+function levelOfPart(fn: BinaryFn, a: Value, b: Value): UniformityLevel {
+  if (b.op.kind === "id" && mirrored[fn] && a.op.kind === "const") return levelOfPart(mirrored[fn], b, a);
+  if (a.op.kind !== "id" || b.op.kind !== "const") return Uniformity.lane;
   const { value } = b.op;
+  const { id } = a.op;
+  if (id === "thread" && endsWith(fn, value, 128)) return Uniformity.warpgroup;
+  if (id === "thread" && endsWith(fn, value, 32)) return Uniformity.warp;
+  return id === "warp" && endsWith(fn, value, 4) ? Uniformity.warpgroup : Uniformity.lane;
+}
+
+/** Whether numbers from one multiple of `unit` up to the next lie on the same side, or in the same part. */
+function endsWith(fn: BinaryFn, value: number, unit: number): boolean {
   switch (fn) {
     case "lt":
     case "ge":
     case "and":
-      return value % 32 === 0;
+      return value % unit === 0;
     case "le":
     case "gt":
-      return (value + 1) % 32 === 0;
+      return (value + 1) % unit === 0;
     case "div":
-      return value % 32 === 0 && value !== 0;
+      return value % unit === 0 && value !== 0;
     case "shr":
-      return (value & 31) >= 5;
+      return (value & 31) >= Math.log2(unit);
     default:
       return false;
   }

@@ -6,7 +6,8 @@
  *   PDL         some thread of each block waits; who has not waited, nor met at a barrier one who has, touches no dependent
  *               tensor and stores nothing global
  *   clusters    memory of other blocks is touched between two cluster barriers only
- *   divergence  barriers under block-uniform control flow, warp-wide operations under warp-uniform
+ *   divergence  barriers under block-uniform control flow, warp-wide operations under warp-uniform, wgmma for whole warpgroups
+ *   in flight   accumulators of wgmma are touched after a wait only; somebody waits for every copy
  *   loops       no loop variable overflows
  *   accesses    vector alignment is proved; nothing is certainly out of bounds, at sizes tried out too
  */
@@ -36,8 +37,10 @@ import { checkAccesses } from "./access.ts";
 import { checkDivergence } from "./divergence.ts";
 import { FactsAnalysis } from "./facts.ts";
 import { checkPdl } from "./pdl.ts";
+import { checkInFlight } from "./in-flight.ts";
 import { checkCluster, checkTileStmt } from "./tile.ts";
 import { type Touch, touches } from "./touch.ts";
+import { checkWarpgroups } from "./warpgroup.ts";
 
 /** @throws TegulaError of the class that fits the first mistake found */
 export function verify(ir: KernelIR): void {
@@ -48,6 +51,8 @@ export function verify(ir: KernelIR): void {
   checkDivergence(ir);
   checkSharedSize(ir);
   checkCluster(ir);
+  checkWarpgroups(ir, facts);
+  checkInFlight(ir);
   checkLoops(ir, facts);
   checkAccesses(ir, facts);
 }
