@@ -3,6 +3,11 @@
  *
  * Arithmetic happens in `f32`, `i32`, `u32` and `bool`. The narrow types are storage: they are loaded, stored, packed into
  * vectors, and converted with `.to(...)`; numerics.ts says what a conversion means bit for bit.
+ * ```ts
+ * bf16.bytes // 2
+ * encode(e4m3, 1000).toString(16) // 7e
+ * decode(e4m3, 0x7e) // 448
+ * ```
  */
 
 /** Names of all element types. `e4m3` is the "fn" variant: no infinities, one NaN per sign, largest value 448. */

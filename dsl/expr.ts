@@ -26,6 +26,30 @@ export type Operand<D extends DTypeName, L extends LaneCount = 1> =
 /** An index into a tensor. */
 export type Index = number | Size | Expr<"i32"> | Reg<"i32">;
 
+/**
+ * A value that each thread will have. Methods record an operation; numbers may stand for constants of the same dtype, and
+ * scalars for vectors of equal lanes.
+ * ```ts
+ * const seven = t.const(i32, 7);
+ * seven.add(2).mul(3).sub(1) // 26
+ * seven.div(2) // 3
+ * seven.rem(4) // 3
+ * seven.min(3).max(5) // 5
+ * seven.and(3).or(8).xor(1) // 10
+ * seven.shl(2).shr(1) // 14
+ * seven.eq(7) // true
+ * const x = t.lane.to(f32).mul(0.5); // known on the device only: what follows are dtypes
+ * x.neg().exp().add(1).rsqrt() // f32
+ * x.abs().log().sqrt().tanh() // f32
+ * x.fma(2, 1).round().to(i32) // i32
+ * x.floor().lt(x.ceil()) // bool
+ * x.le(1).and(x.ge(0)).or(x.ne(4).not()) // bool
+ * x.gt(0).select(x, 0) // f32
+ * x.bitcast(u32).clz().popcount() // u32
+ * t.pack(x, x).mul(2) // f32x2
+ * t.pack(x, x).lane(1) // f32
+ * ```
+ */
 export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> implements Traced {
   readonly dtype: DType<D>;
   readonly lanes: L;

@@ -4,7 +4,14 @@ import { ShapeError } from "./errors.ts";
 import { decodeArray, encodeArray } from "./numerics.ts";
 import { callerLocation } from "./source.ts";
 
-/** A contiguous, row-major tensor on the host. Bytes are little-endian, as on the devices. */
+/**
+ * A contiguous, row-major tensor on the host. Bytes are little-endian, as on the devices.
+ * ```ts
+ * HostTensor.from(bf16, [2, 2], [1, 2, 3, 4.01]).values() // 1,2,3,4
+ * HostTensor.filled(e4m3, [2], 0xff).values() // NaN,NaN
+ * new HostTensor(i32, [1], new Uint8Array([0, 1, 0, 0])).values() // 256
+ * ```
+ */
 export class HostTensor<N extends DTypeName = DTypeName> {
   readonly dtype: DType<N>;
   readonly shape: readonly number[];

@@ -35,6 +35,17 @@ export interface Kernel<P extends Params = Params> {
 /**
  * Traces `body` once and verifies what it recorded. `body` receives the thread's view `t` and the parameters that may be
  * used at once (frozen tensors, scalars); `t.pdl.wait()` yields the others.
+ * ```ts
+ * const twice = kernel(
+ *   { name: "twice", grid: 4, block: 32, params: { x: input(f32, [128]), y: output(f32, [128]) } },
+ *   (t) => {
+ *     const { x, y } = t.pdl.wait();
+ *     const i = t.block.x.mul(32).add(t.lane);
+ *     y.store([i], x.load([i]).mul(2));
+ *   },
+ * );
+ * printKernel(twice.ir).split("\n")[0] // kernel twice, grid [4, 1, 1], block 32
+ * ```
  * @throws a TegulaError that names the author's file and line
  */
 export function kernel<const P extends Params>(

@@ -27,6 +27,18 @@ export interface ScalarSpec<N extends "f32" | "i32" | "u32" = "f32" | "i32" | "u
   readonly at: Location;
 }
 
+/**
+ * What a kernel declares: names, and who writes what.
+ * ```ts
+ * const params = {
+ *   w: frozen(bf16, [256, 1024], { alignBytes: 16 }),
+ *   eps: scalar(f32),
+ *   x: input(bf16, [size("M"), 1024], { alignBytes: 16 }),
+ *   residual: inout(bf16, [size("M"), 1024]),
+ *   y: output(f32, [size("M"), 256]),
+ * };
+ * ```
+ */
 export type Params = Readonly<Record<string, TensorSpec | ScalarSpec>>;
 
 export interface TensorOptions {

@@ -7,7 +7,16 @@ import type { LaneCount, Register, Value } from "./ir.ts";
 import { callerLocation, type Location } from "./source.ts";
 import type { Scope, Trace, Traced } from "./trace.ts";
 
-/** One mutable register. As an operand it stands for the value it has at that point. */
+/**
+ * One mutable register. As an operand it stands for the value it has at that point.
+ * ```ts
+ * const sum = t.reg(f32, 0);
+ * sum.set(2);
+ * sum.update((now) => now.mul(sum));
+ * sum.addDot(a8, a8);
+ * sum.get() // f32
+ * ```
+ */
 export class Reg<D extends DTypeName = DTypeName, L extends LaneCount = 1> implements Traced {
   readonly dtype: DType<D>;
   readonly lanes: L;
@@ -65,7 +74,7 @@ export class Reg<D extends DTypeName = DTypeName, L extends LaneCount = 1> imple
     (this as Reg<"f32">).write(this.trace.let({ kind: "dot", a: left, b: right, c: sum }, at), at);
   }
 
-  /** Records a read; for operands. */
+  /** @internal Records a read; for operands. */
   read(trace: Trace, at: Location): Value {
     trace.checkScope("A register", this);
     return trace.let({ kind: "read", register: this.register, index: this.index }, at);
@@ -84,6 +93,11 @@ export class Reg<D extends DTypeName = DTypeName, L extends LaneCount = 1> imple
 /**
  * A fixed number of registers of one type. Indices that are TypeScript numbers or the variable of an unrolled loop keep
  * the array in registers; any other run-time index makes nvcc put it into (slow) local memory.
+ * ```ts
+ * const rows = t.array(f32, 4, { init: 0 });
+ * for (const i of t.range(4, { unroll: true })) rows.set(i, rows.get(i).add(1));
+ * rows.reg(3).update((now) => now.mul(2));
+ * ```
  */
 export class RegArray<D extends DTypeName = DTypeName, L extends LaneCount = 1> implements Traced {
   readonly dtype: DType<D>;

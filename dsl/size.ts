@@ -25,6 +25,17 @@ export interface SizeFacts {
   readonly multipleOf: number;
 }
 
+/**
+ * A number known at launch. Made by size(), and by arithmetic on other sizes.
+ * ```ts
+ * const K = size("K", { max: 8192, multipleOf: 8 });
+ * dims.mul(ceilDiv(K, 64), 8) // (ceilDiv(K, 64) * 8)
+ * dims.min(dims.max(dims.sub(K, 64), 0), dims.add(K, 1)) // min(max((K - 64), 0), (K + 1))
+ * floorDiv(K, 4).max // 2048
+ * ceilDiv(7, 4) // 2
+ * powerOfTwoDivisor(K, 16) // 8
+ * ```
+ */
 export class Size implements SizeFacts {
   readonly term: SizeTerm;
   readonly min: number;

@@ -28,20 +28,33 @@ export type Indices<Rank extends number> = Rank extends 1
         ? readonly [Index, Index, Index, Index]
         : readonly Index[];
 
-export interface LoadOptions {
+export interface PeerOptions<A extends Access = Access> {
+  /** Of shared memory only: that of which block of the cluster. Default: the own block. */
+  readonly peer?: A extends "shared" ? Index : never;
+}
+
+export interface LoadOptions<A extends Access = Access> extends PeerOptions<A> {
   readonly cache?: CacheHint;
   /** Where false, memory is not touched and the result is zero. */
   readonly guard?: Expr<"bool">;
-  /** Of shared memory: that of which block of the cluster. Default: the own block. */
-  readonly peer?: Index;
 }
 
-export interface StoreOptions {
+export interface StoreOptions<A extends Access = Access> extends PeerOptions<A> {
   readonly cache?: "normal" | "stream";
-  /** As for loads. */
-  readonly peer?: Index;
 }
 
+/**
+ * Global or shared memory: contiguous, row-major. What may be done with it is its `access`.
+ * ```ts
+ * line.store([t.thread], x.load([t.warp, t.lane]));
+ * line.storeVec([t.lane.mul(4)], x.loadVec([t.warp, t.lane.mul(4)], 4, { cache: "stream" }));
+ * const votes = t.shared(i32, [4]);
+ * votes.atomicAdd([0], 1) // i32
+ * votes.atomicExchange([0], votes.atomicCompareExchange([1], 0, t.lane));
+ * votes.atomicMax([2], votes.atomicMin([1], t.lane));
+ * votes.atomicXor([3], votes.atomicOr([2], votes.atomicAnd([1], 7)));
+ * ```
+ */
 export class Tensor<
   N extends DTypeName = DTypeName,
   Rank extends number = number,
@@ -71,7 +84,7 @@ export class Tensor<
   }
 
   /** One element. */
-  load(this: Tensor<N, Rank, Readable>, index: Indices<Rank>, options: LoadOptions = {}): Expr<N> {
+  load(this: Tensor<N, Rank, Readable>, index: Indices<Rank>, options: LoadOptions<A> = {}): Expr<N> {
     return load(this, index, 1, options);
   }
 
@@ -83,12 +96,13 @@ export class Tensor<
     this: Tensor<N, Rank, Readable>,
     index: Indices<Rank>,
     lanes: L,
-    options: LoadOptions = {},
+    options: LoadOptions<A> = {},
   ): Expr<N, L> {
     return load(this, index, lanes, options);
   }
 
-  store(this: Tensor<N, Rank, Writable>, index: Indices<Rank>, value: Operand<N>, options: StoreOptions = {}): void {
+  /** One element. */
+  store(this: Tensor<N, Rank, Writable>, index: Indices<Rank>, value: Operand<N>, options: StoreOptions<A> = {}): void {
     const at = callerLocation();
     const stored = toValue(this.trace, value, { dtype: this.dtype, lanes: 1 }, `a store to ${this.memory.name}`, at);
     store(this, index, stored, options, at);
@@ -99,7 +113,7 @@ export class Tensor<
     this: Tensor<N, Rank, Writable>,
     index: Indices<Rank>,
     value: Expr<N, L> | Reg<N, L>,
-    options: StoreOptions = {},
+    options: StoreOptions<A> = {},
   ): void {
     const at = callerLocation();
     const lanes = value instanceof Expr || value instanceof Reg ? value.lanes : 1;
@@ -110,7 +124,8 @@ export class Tensor<
   /**
    * The tile of `shape` elements number `coordinate`, counted in whole tiles along each dimension: CuTe's local_tile.
    * ```ts
-   * const gW = w.tile([16, 256], [block, step]); // (16, 256), from row 16 * block and column 256 * step on
+   * const gW = w.tile([16, 256], [t.warp, 1]); // from row 16 * t.warp and column 256 on
+   * gW // (16,256):(1@0,1@1)
    * ```
    * @throws ShapeError unless there is one number per dimension
    */
@@ -170,7 +185,7 @@ function load<N extends DTypeName, L extends LaneCount>(
   requireHint(cache, ["normal", "stream", "evictFirst", "evictLast"], at);
   const indices = toIndices(tensor, index, at);
   const guardValue = guard === undefined ? undefined : use(trace, guard, "the guard of a load", at);
-  const peer = peerOf(tensor, options.peer, at);
+  const peer = peerOf(tensor, options, at);
   return wrap(trace, trace.let({ kind: "load", memory, index: indices, lanes, guard: guardValue, cache, peer }, at));
 }
 
@@ -180,11 +195,12 @@ function store(tensor: Any, index: readonly Index[], value: Value, options: Stor
   const { cache = "normal" } = options;
   requireHint(cache, ["normal", "stream"], at);
   const indices = toIndices(tensor, index, at);
-  const peer = peerOf(tensor, options.peer, at);
+  const peer = peerOf(tensor, options, at);
   trace.emit({ kind: "store", memory, index: indices, value, cache, peer, at });
 }
 
-function peerOf({ trace, memory }: Any, peer: Index | undefined, at: Location): Value | undefined {
+/** The block whose shared memory is meant, as a value. @throws DTypeError for global memory */
+export function peerOf({ trace, memory }: Any, { peer }: PeerOptions, at: Location): Value | undefined {
   if (peer === undefined) return undefined;
   const value = toIndex(trace, peer, "peer", at);
   requirePeer(memory, value, at);

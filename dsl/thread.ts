@@ -29,7 +29,20 @@ export interface RangeOptions {
   readonly unroll?: boolean;
 }
 
-/** Programmatic dependent launch; CUDA C++ Programming Guide, "Programmatic Dependent Launch and Synchronization". */
+/**
+ * Programmatic dependent launch; CUDA C++ Programming Guide, "Programmatic Dependent Launch and Synchronization".
+ * ```ts
+ * const params = { w: frozen(f32, [64]), x: input(f32, [64]), y: output(f32, [64]) };
+ * kernel({ name: "scale", grid: 1, block: 64, params }, (t, { w }) => {
+ *   const weight = w.load([t.thread]); // on its way before the wait
+ *   t.pdl.launchDependents();
+ *   t.when(t.warp.eq(0), () => t.pdl.wait());
+ *   t.barrier(); // the other warp comes after the one that waited
+ *   const { x, y } = t.pdl.afterBarrier();
+ *   y.store([t.thread], x.load([t.thread]).mul(weight));
+ * });
+ * ```
+ */
 export interface Pdl<Late> {
   /** Lets the next kernel start as soon as every block came here. It publishes no memory. */
   launchDependents(): void;
@@ -97,21 +110,37 @@ export class BasicThread<Late = unknown> {
     };
   }
 
-  /** A constant. f32 rounds to nearest; the other dtypes must hold the number exactly or, for narrow floats, round it. */
+  /**
+   * A constant. f32 rounds to nearest; the other dtypes must hold the number exactly or, for narrow floats, round it.
+   * ```ts
+   * t.const(bf16, 1.003) // 1
+   * ```
+   */
   const<D extends DTypeName>(dtype: DType<D>, value: number): Expr<D> {
     const at = callerLocation();
     requireDType(dtype, at);
     return wrap(this.trace, this.trace.constant(dtype, value, at));
   }
 
-  /** A dimension, whichever kind it is, as an Expr. */
+  /**
+   * A dimension, whichever kind it is, as an Expr.
+   * ```ts
+   * t.dim(rows).sub(1) // i32
+   * ```
+   */
   dim(dim: Dim): Expr<"i32"> {
     const at = callerLocation();
     if (!isDim(dim)) throw new ShapeError(`A dimension is a whole number or a size, not ${describe(dim)}`, { at });
     return wrap(this.trace, this.trace.dim(dim, at));
   }
 
-  /** A mutable register. */
+  /**
+   * A mutable register, of `lanes` lanes or as many as `init` has.
+   * ```ts
+   * const largest = t.reg(f32, -Infinity);
+   * largest.update((now) => now.max(x.load([t.warp, t.lane]).to(f32)));
+   * ```
+   */
   reg<D extends DTypeName, L extends LaneCount = 1>(
     dtype: DType<D>,
     init: Operand<NoInfer<D>, L> | number,
@@ -126,7 +155,12 @@ export class BasicThread<Late = unknown> {
     return new Reg<D, L>(trace, trace.current, register);
   }
 
-  /** `length` registers. Without `init` their content is undefined until set. */
+  /**
+   * `length` registers. Without `init` their content is undefined until set.
+   * ```ts
+   * const rW = t.array(bf16, 4, { lanes: 8 }); // (4) of 8
+   * ```
+   */
   array<D extends DTypeName, L extends LaneCount = 1>(
     dtype: DType<D>,
     length: number,
@@ -149,7 +183,12 @@ export class BasicThread<Late = unknown> {
     return new RegArray<D, L>(trace, trace.current, register, length);
   }
 
-  /** A vector of 2, 4, 8 or 16 scalars. */
+  /**
+   * A vector of 2, 4, 8 or 16 scalars.
+   * ```ts
+   * t.pack(t.lane, t.warp) // i32x2
+   * ```
+   */
   pack<D extends DTypeName, const E extends readonly Expr<NoInfer<D>>[]>(
     first: Expr<D>,
     ...others: E
@@ -161,7 +200,12 @@ export class BasicThread<Late = unknown> {
     return wrap(this.trace, this.trace.let({ kind: "pack", lanes: Object.freeze(values) }, at));
   }
 
-  /** Shared memory of the block: undefined content, 16-byte aligned or more, the same tensor wherever in the kernel it is made. */
+  /**
+   * Shared memory of the block: undefined content, 16-byte aligned or more, the same tensor wherever in the kernel it is made.
+   * ```ts
+   * const sums = t.shared(f32, [t.warps, 16]);
+   * ```
+   */
   shared<N extends DTypeName, const S extends readonly [number, ...number[]]>(
     dtype: DType<N>,
     shape: S,
@@ -200,6 +244,10 @@ export class BasicThread<Late = unknown> {
   /**
    * A loop: `for (const i of t.range(n)) { ... }`. Its body is traced once, with `i` standing for every iteration. What
    * it makes can't leave it except through registers and memory.
+   * ```ts
+   * const sum = t.reg(f32, 0);
+   * for (const k of t.range(t.lane, 128, { step: 32 })) sum.update((s) => s.add(x.load([0, k]).to(f32)));
+   * ```
    */
   range(end: Index, options?: RangeOptions): Iterable<Expr<"i32">>;
   range(start: Index, end: Index, options?: RangeOptions): Iterable<Expr<"i32">>;
@@ -249,7 +297,12 @@ export class BasicThread<Late = unknown> {
     };
   }
 
-  /** Branches on a run-time condition. Both functions are traced. */
+  /**
+   * Branches on a run-time condition. Both functions are traced.
+   * ```ts
+   * t.when(t.lane.eq(0), () => line.store([t.warp], t.const(bf16, 1)));
+   * ```
+   */
   when(condition: Expr<"bool"> | Reg<"bool">, then: () => void, otherwise?: () => void): void {
     const at = callerLocation();
     const value = toValue(this.trace, condition, { dtype: bool, lanes: 1 }, "when", at);
@@ -258,17 +311,37 @@ export class BasicThread<Late = unknown> {
     this.trace.emit({ kind: "if", condition: value, then: thenBlock, otherwise: otherwiseBlock, at });
   }
 
-  /** Waits for every thread of the block; what they stored to shared memory before is visible after (`__syncthreads`). */
+  /**
+   * Waits for every thread of the block; what they stored to shared memory before is visible after (`__syncthreads`).
+   * ```ts
+   * line.store([t.thread], t.const(bf16, 1));
+   * t.barrier();
+   * line.load([t.thread.xor(64)]) // bf16
+   * ```
+   */
   barrier(): void {
     this.trace.emit({ kind: "barrier", scope: "block", at: callerLocation() });
   }
 
-  /** The same for the 32 threads of the warp (`__syncwarp`). */
+  /**
+   * The same for the 32 threads of the warp (`__syncwarp`).
+   * ```ts
+   * line.store([t.thread], t.const(bf16, 1));
+   * t.warpBarrier();
+   * line.load([t.thread.xor(1)]) // bf16
+   * ```
+   */
   warpBarrier(): void {
     this.trace.emit({ kind: "barrier", scope: "warp", at: callerLocation() });
   }
 
-  /** The value of lane `lane ^ mask`. */
+  /**
+   * The value of lane `lane ^ mask`.
+   * ```ts
+   * const [other, first] = [t.shuffleXor(t.thread, 1), t.shuffle(t.thread, 0)];
+   * const [before, after] = [t.shuffleUp(t.thread, 1), t.shuffleDown(t.thread, 1)];
+   * ```
+   */
   shuffleXor<D extends NumericName>(x: Expr<D> | Reg<D>, mask: Index): Expr<D> {
     return this.exchange("xor", x, mask);
   }
@@ -285,7 +358,14 @@ export class BasicThread<Late = unknown> {
     return this.exchange("index", x, source);
   }
 
-  /** Sum over the warp, the same in every lane: a butterfly over distances 16, 8, 4, 2, 1. */
+  /**
+   * Sum over the warp, the same in every lane: a butterfly over distances 16, 8, 4, 2, 1.
+   * ```ts
+   * const value = x.load([t.warp, t.lane]).to(f32);
+   * const [mean, low, high] = [t.warpSum(value).div(32), t.warpMin(value), t.warpMax(value)];
+   * t.warpAny(value.lt(0)).and(t.warpAll(value.lt(1))) // bool
+   * ```
+   */
   warpSum<D extends NumericName>(x: Expr<D> | Reg<D>): Expr<D> {
     return this.reduce("add", x);
   }
@@ -304,7 +384,12 @@ export class BasicThread<Late = unknown> {
     return this.reduce("and", x);
   }
 
-  /** Lets about this many nanoseconds pass (`__nanosleep`); nothing in WGSL. For tests of ordering. */
+  /**
+   * Lets about this many nanoseconds pass (`__nanosleep`); nothing in WGSL. For tests of ordering.
+   * ```ts
+   * t.sleep(1000);
+   * ```
+   */
   sleep(nanoseconds: number): void {
     const at = callerLocation();
     if (!Number.isInteger(nanoseconds) || nanoseconds < 0 || nanoseconds > 1_000_000) {

@@ -16,151 +16,120 @@
 import {
   bf16,
   ceilDiv,
-  type Dim,
-  type DType,
   type Expr,
   frozen,
   input,
-  type LaneCount,
   kernel,
+  type LaneCount,
   output,
-  powerOfTwoDivisor,
-  ShapeError,
-  type Tensor,
   tiledMma,
   wgmmaAtom,
 } from "../dsl/index.ts";
 import { composition, makeLayout, parseLayout, Swizzle } from "../dsl/layout/index.ts";
-import { maxOf } from "../dsl/size.ts";
-
-type OutName = "f32" | "bf16";
-
-export interface GemmConfig<Out extends OutName = OutName> {
-  /** Like N and K a number, or a Size known at launch. */
-  readonly M: Dim;
-  readonly N: Dim;
-  readonly K: Dim;
-  readonly out: DType<Out>;
-  /** Rows and columns of y that a block makes. Default: what gives the shortest schedule on 132 multiprocessors. */
-  readonly tileM?: 64 | 128;
-  readonly tileN?: 32 | 64 | 128 | 256;
-  /** Stages of the ring. Default: what shared memory has room for, at most 8. */
-  readonly stages?: number;
-}
-
-/** Columns of K in a stage: 128 bytes, the longest rows that TMA and wgmma swizzle. */
-const tileK = 64;
+import { type GemmConfig, planOf, tileK } from "./gemm-plan.ts";
+import type { OutName } from "./ll-gemm.ts";
 
 /** bf16 weights and tokens. */
 export function gemmBf16<Out extends OutName>(config: GemmConfig<Out>) {
   const { M, N, K, out } = config;
   const plan = planOf(config);
   const { grid, block, alignBytes, alignBytesY } = plan;
-  return kernel(
-    {
-      name: `gemm_bf16_m${M}_n${N}_k${K}`,
-      ...{ grid, block },
-      params: {
-        w: frozen(bf16, [N, K], { alignBytes }),
-        x: input(bf16, [M, K], { alignBytes }),
-        y: output(out, [M, N], { alignBytes: alignBytesY }),
-      },
-    },
-    (t, { w }) => {
-      const { tileM, tileN, tilesM, stages, consumers, byTma } = plan;
-      const sX = t.sharedTile(bf16, ringOf(tileM, stages), { alignBytes: 1024 }); // (tileM, 64, stages)
-      const sW = t.sharedTile(bf16, ringOf(tileN, stages), { alignBytes: 1024 }); // (tileN, 64, stages)
-      const ring = t.pipeline(stages, { producers: byTma ? 1 : 128, consumers: consumers * 4 });
-      const stage = (tile: typeof sX, i: Expr<"i32">) => tile.slice([null, null, ring.stage(i)]);
+  const params = {
+    w: frozen(bf16, [N, K], { alignBytes }),
+    x: input(bf16, [M, K], { alignBytes }),
+    y: output(out, [M, N], { alignBytes: alignBytesY }),
+  };
+  return kernel({ name: `gemm_bf16_m${M}_n${N}_k${K}`, grid, block, params }, (t, { w }) => {
+    const { tileM, tileN, tilesM, stages, consumers, byTma, lanesY } = plan;
+    const sX = t.sharedTile(bf16, ringOf(tileM, stages), { alignBytes: 1024 }); // (tileM, 64, stages)
+    const sW = t.sharedTile(bf16, ringOf(tileN, stages), { alignBytes: 1024 }); // (tileN, 64, stages)
+    const ring = t.pipeline(stages, { producers: byTma ? 1 : 128, consumers: consumers * 4 });
+    const stage = (tile: typeof sX, i: Expr<"i32">) => tile.slice([null, null, ring.stage(i)]);
 
-      const [tileRow, tileColumn] = [t.block.z.mul(t.grid.x).add(t.block.x), t.block.y];
-      const steps = tileRow.lt(tilesM).select(t.dim(ceilDiv(K, tileK)), 0); // the last group may have blocks to spare
-      t.pdl.launchDependents();
+    const [tileRow, tileColumn] = [t.block.z.mul(t.grid.x).add(t.block.x), t.block.y];
+    const steps = tileRow.lt(tilesM).select(t.dim(ceilDiv(K, tileK)), 0); // the last group may have blocks to spare
+    t.pdl.launchDependents();
 
-      const consume = () => {
-        if (plan.movesRegisters) t.setRegisters("increase", 232);
-        const { y } = t.pdl.wait();
-        const mma = tiledMma(wgmmaAtom(tileN, bf16, bf16), { warps: [consumers, 1] }).slice(t.thread);
-        const gC = mma.partitionC(y.tile([tileM, tileN], [tileRow, tileColumn])); // ((2,2,tileN / 8),1,1)
-        const rC = t.fragment(gC);
-        for (const i of t.range(steps)) {
-          ring.wait(i);
-          t.wgmmaFence();
-          t.wgmma(rC, stage(sX, i).tile([64, tileK], [t.warp.div(4), 0]), stage(sW, i));
-          t.wgmmaCommit();
-          t.wgmmaWait(1); // stage i - 1 has been read
-          t.when(i.gt(0).and(t.lane.eq(0)), () => ring.release(i.sub(1)));
-        }
-        t.wgmmaWait(0);
-        // A lane has pairs of neighbours; they are stored together where rows of y keep them aligned.
-        const lanes = powerOfTwoDivisor(N, 2);
-        for (let value = 0; value < rC.size(); value += lanes) {
-          const [m = 0, n = 0] = gC.coordinate(value);
-          const sums = lanes === 2 ? t.pack(rC.get(value), rC.get(value + 1)) : rC.get(value);
-          t.when(gC.inBounds(value), () =>
-            (y as Tensor<OutName, 2, "output">).storeVec([m, n], (sums as Expr<"f32", LaneCount>).to(out)),
-          );
-        }
+    const consume = () => {
+      if (plan.movesRegisters) t.setRegisters("increase", 232);
+      const { y } = t.pdl.wait();
+      const mma = tiledMma(wgmmaAtom(tileN, bf16, bf16), { warps: [consumers, 1] }).slice(t.thread);
+      const gC = mma.partitionC(y.tile([tileM, tileN], [tileRow, tileColumn])); // ((2,2,tileN / 8),1,1)
+      const rC = t.fragment(gC);
+      for (const i of t.range(steps)) {
+        ring.wait(i);
+        t.wgmmaFence();
+        t.wgmma(rC, stage(sX, i).tile([64, tileK], [t.warp.div(4), 0]), stage(sW, i));
+        t.wgmmaCommit();
+        t.wgmmaWait(1); // stage i - 1 has been read
+        t.when(i.gt(0).and(t.lane.eq(0)), () => ring.release(i.sub(1)));
+      }
+      t.wgmmaWait(0);
+      // A lane has pairs of neighbours; they are stored together where rows of y keep them aligned.
+      for (let value = 0; value < rC.size(); value += lanesY) {
+        const [m = 0, n = 0] = gC.coordinate(value);
+        const sums = lanesY === 2 ? t.pack(rC.get(value), rC.get(value + 1)) : rC.get(value);
+        t.when(gC.inBounds(value), () => y.storeVec([m, n], (sums as Expr<"f32", LaneCount>).to(out)));
+      }
+    };
+
+    /** One lane of one warp asks for whole tiles. */
+    const produceByTma = () => {
+      const boxes = { swizzleBytes: 128 } as const;
+      const mapW = t.tensorMap(w, [tileN, tileK], boxes);
+      const bytes = (tileM + tileN) * tileK * 2;
+      const copyW = (i: Expr<"i32">) => {
+        ring.full.arriveExpect(ring.stage(i), bytes);
+        t.copyTensor(mapW, [tileColumn.mul(tileN), i.mul(tileK)], stage(sW, i), ring.full, ring.stage(i));
       };
-
-      /** One lane of one warp asks for whole tiles. */
-      const produceByTma = () => {
-        const boxes = { swizzleBytes: 128 } as const;
-        const mapW = t.tensorMap(w, [tileN, tileK], boxes);
-        const bytes = (tileM + tileN) * tileK * 2;
-        const copyW = (i: Expr<"i32">) => {
-          ring.full.arriveExpect(ring.stage(i), bytes);
-          t.copyTensor(mapW, [tileColumn.mul(tileN), i.mul(tileK)], stage(sW, i), ring.full, ring.stage(i));
-        };
-        const early = steps.min(stages);
-        t.when(t.lane.eq(0), () => {
-          for (const i of t.range(early)) copyW(i);
-        });
-        const { x } = t.pdl.wait();
-        const mapX = t.tensorMap(x, [tileM, tileK], boxes);
-        const copyX = (i: Expr<"i32">) =>
-          t.copyTensor(mapX, [tileRow.mul(tileM), i.mul(tileK)], stage(sX, i), ring.full, ring.stage(i));
-        t.when(t.lane.eq(0), () => {
-          for (const i of t.range(early)) copyX(i);
-        });
-        for (const i of t.range(early, steps)) {
-          ring.acquire(i);
-          t.when(t.lane.eq(0), () => {
-            copyW(i);
-            copyX(i);
-          });
-        }
-      };
-
-      /** For rows that are no multiples of 16 bytes: all four warps copy, each thread 8 elements of every 16th row. */
-      const produceByThreads = () => {
-        const { x } = t.pdl.wait();
-        const thread = t.thread.rem(128);
-        const copy = (from: typeof w | typeof x, tile: Expr<"i32">, to: typeof sX, i: Expr<"i32">) => {
-          const parts = to.size(0) / 16;
-          for (const part of t.range(parts)) {
-            const source = from.tile([16, tileK], [tile.mul(parts).add(part), i]).partition(eightEach, thread);
-            const registers = t.fragment(source);
-            t.copy(source, registers, { guard: "edges" });
-            t.copy(registers, to.tile([16, tileK], [part, 0]).partition(eightEach, thread));
-          }
-        };
-        for (const i of t.range(steps)) {
-          ring.acquire(i);
-          copy(w, tileColumn, stage(sW, i), i);
-          copy(x, tileRow, stage(sX, i), i);
-          t.asyncFence(); // wgmma reads what this thread stored
-          ring.full.arrive(ring.stage(i));
-        }
-      };
-
-      t.when(t.warp.lt(consumers * 4), consume, () => {
-        if (plan.movesRegisters) t.setRegisters("decrease", 40);
-        if (byTma) t.when(t.warp.eq(consumers * 4), produceByTma);
-        else produceByThreads();
+      const early = steps.min(stages);
+      t.when(t.lane.eq(0), () => {
+        for (const i of t.range(early)) copyW(i);
       });
-    },
-  );
+      const { x } = t.pdl.wait();
+      const mapX = t.tensorMap(x, [tileM, tileK], boxes);
+      const copyX = (i: Expr<"i32">) =>
+        t.copyTensor(mapX, [tileRow.mul(tileM), i.mul(tileK)], stage(sX, i), ring.full, ring.stage(i));
+      t.when(t.lane.eq(0), () => {
+        for (const i of t.range(early)) copyX(i);
+      });
+      for (const i of t.range(early, steps)) {
+        ring.acquire(i);
+        t.when(t.lane.eq(0), () => {
+          copyW(i);
+          copyX(i);
+        });
+      }
+    };
+
+    /** For rows that are no multiples of 16 bytes: all four warps copy, each thread 8 elements of every 16th row. */
+    const produceByThreads = () => {
+      const { x } = t.pdl.wait();
+      const thread = t.thread.rem(128);
+      const copy = (from: typeof w | typeof x, tile: Expr<"i32">, to: typeof sX, i: Expr<"i32">) => {
+        const parts = to.size(0) / 16;
+        for (const part of t.range(parts)) {
+          const source = from.tile([16, tileK], [tile.mul(parts).add(part), i]).partition(eightEach, thread);
+          const registers = t.fragment(source);
+          t.copy(source, registers, { guard: "edges" });
+          t.copy(registers, to.tile([16, tileK], [part, 0]).partition(eightEach, thread));
+        }
+      };
+      for (const i of t.range(steps)) {
+        ring.acquire(i);
+        copy(w, tileColumn, stage(sW, i), i);
+        copy(x, tileRow, stage(sX, i), i);
+        t.asyncFence(); // wgmma reads what this thread stored
+        ring.full.arrive(ring.stage(i));
+      }
+    };
+
+    t.when(t.warp.lt(consumers * 4), consume, () => {
+      if (plan.movesRegisters) t.setRegisters("decrease", 40);
+      if (byTma) t.when(t.warp.eq(consumers * 4), produceByTma);
+      else produceByThreads();
+    });
+  });
 }
 
 /** (rows, 64, stages), row-major in each stage, swizzled: Sw<3,4,3> in bytes. */
@@ -169,54 +138,6 @@ const ringOf = (rows: number, stages: number) =>
 
 /** (thread, value) -> element of (16, 64): 8 neighbours each, 8 threads a row. */
 const eightEach = parseLayout("((8,16),8):((128,1),16)");
-
-interface Plan {
-  readonly grid: readonly [Dim, Dim, Dim];
-  readonly block: number;
-  readonly tileM: number;
-  readonly tileN: number;
-  readonly tilesM: Dim;
-  readonly stages: number;
-  /** Warpgroups that multiply. */
-  readonly consumers: number;
-  /** Whether accumulators need more registers than an equal share. */
-  readonly movesRegisters: boolean;
-  readonly byTma: boolean;
-  readonly alignBytes: number;
-  readonly alignBytesY: number;
-}
-
-function planOf({ M, N, K, out, ...given }: GemmConfig): Plan {
-  const byTma = powerOfTwoDivisor(K, 8) === 8; // rows of 16 bytes
-  const [tileM, tileN] = shortest(M, N, given, byTma);
-  const tilesM = ceilDiv(M, tileM);
-  const groups = ceilDiv(tilesM, 8);
-  const stageBytes = (tileM + tileN) * tileK * 2;
-  const consumers = tileM / 64;
-  const { stages = Math.min(8, Math.floor((192 * 1024) / stageBytes)) } = given;
-  if (!(Number.isInteger(stages) && stages >= 2)) throw new ShapeError(`A ring has 2 stages or more, not ${stages}`);
-  return {
-    grid: [ceilDiv(tilesM, groups), ceilDiv(N, tileN), groups],
-    block: (consumers + 1) * 128,
-    ...{ tileM, tileN, tilesM, stages, consumers, byTma },
-    movesRegisters: byTma && consumers === 2 && tileN === 256,
-    alignBytes: powerOfTwoDivisor(K, 8) * 2,
-    alignBytesY: powerOfTwoDivisor(N, 2) * out.bytes,
-  };
-}
-
-/**
- * Of the tiles that may be chosen those with the shortest schedule: waves of 132 blocks, each as long as a step takes to
- * multiply (2,048 products a clock) or to come from L2 (about 32 bytes a clock), whichever is longer.
- */
-function shortest(M: Dim, N: Dim, { tileM, tileN }: Pick<GemmConfig, "tileM" | "tileN">, byTma: boolean) {
-  const rows = tileM ? [tileM] : maxOf(M) <= 64 ? [64] : [128, 64];
-  const columns = tileN ? [tileN] : byTma ? [256, 128, 64] : [128, 64];
-  const cost = ([m, n]: readonly [number, number]) =>
-    Math.ceil((Math.ceil(maxOf(M) / m) * Math.ceil(maxOf(N) / n)) / 132) * Math.max((m * n) / 32, (m + n) * 4);
-  const all = rows.flatMap((m) => columns.map((n) => [m, n] as const));
-  return all.reduce((best, tiles) => (cost(tiles) < cost(best) ? tiles : best));
-}
 
 /** Projections of real models, at the M of prompts: what the tier is measured on. Every M, N and K is served. */
 export const gemmConfigurations = [

@@ -7,7 +7,8 @@ export {
   llGemmDotE4m3,
 } from "./ll-gemm-dot.ts";
 export * from "./oracle.ts";
-export { gemmBf16, type GemmConfig, gemmConfigurations } from "./gemm.ts";
+export { gemmBf16, gemmConfigurations } from "./gemm.ts";
+export type { GemmConfig } from "./gemm-plan.ts";
 export { rmsNorm, type RmsNormConfig, rmsNormConfigurations, rmsNormReference } from "./rms-norm.ts";
 export { llGemmMmaBf16, type LlGemmMmaConfig, llGemmMmaE4m3 } from "./ll-gemm-mma.ts";
 export { llGemmPipelineBf16, type LlGemmPipelineConfig, llGemmPipelineE4m3 } from "./ll-gemm-pipeline.ts";

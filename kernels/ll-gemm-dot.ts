@@ -17,23 +17,16 @@ import {
   e4m3,
   type Expr,
   f32,
-  frozen,
   type HostTensor,
-  input,
-  kernel,
-  output,
   powerOfTwoDivisor,
-  ShapeError,
-  type Tensor,
-  type Thread,
 } from "../dsl/index.ts";
 import { maxOf } from "../dsl/size.ts";
-import { type LlGemmSizes, type OutName, requireTokens } from "./ll-gemm.ts";
+import { type Gemm, type GemmSizes, inBf16, inE4m3, type InName, type OutName, requireCounts } from "./ll-gemm.ts";
 
-export interface LlGemmDotConfig<Out extends OutName = OutName> extends LlGemmSizes<Out> {
+export interface LlGemmDotConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
   /** Warps per block, 1 to 32. Default: what leaves the fewest lanes idle at the end of K; 8 where K is a Size. */
   readonly warps?: number;
-  /** Turns of weights that each thread loads before the wait. */
+  /** Turns of weights that each thread loads before the wait, 1 to 64. */
   readonly prefetch?: number;
 }
 
@@ -63,64 +56,19 @@ export function gemmReference(x: HostTensor, w: HostTensor, scale = 1) {
 
 /** bf16 weights and tokens. */
 export function llGemmDotBf16<Out extends OutName>(config: LlGemmDotConfig<Out>) {
-  const { M, N, K, out } = config;
-  const tiling = tile(config, bf16);
-  const { block, alignBytes } = tiling;
-  return kernel(
-    {
-      name: kernelName("bf16", config),
-      grid: N,
-      block,
-      params: {
-        w: frozen(bf16, [N, K], { alignBytes }),
-        x: input(bf16, [M, K], { alignBytes }),
-        y: output(out, [M, N]),
-      },
-    },
-    (t, { w }) => dotProducts(t, config, tiling, w, () => t.pdl.wait()),
-  );
+  const plan = planOf(config, bf16);
+  return inBf16("ll_gemm_dot", config, plan, (gemm) => dotProducts(gemm, plan));
 }
 
 /** e4m3 weights and tokens, with one scale each that is read from device memory. */
 export function llGemmDotE4m3<Out extends OutName>(config: LlGemmDotConfig<Out>) {
-  const { M, N, K, out } = config;
-  const tiling = tile(config, e4m3);
-  const { block, alignBytes } = tiling;
-  return kernel(
-    {
-      name: kernelName("e4m3", config),
-      grid: N,
-      block,
-      params: {
-        w: frozen(e4m3, [N, K], { alignBytes }),
-        wScale: frozen(f32, [1]),
-        x: input(e4m3, [M, K], { alignBytes }),
-        xScale: input(f32, [1]),
-        y: output(out, [M, N]),
-      },
-    },
-    (t, { w, wScale }) => {
-      const rScaleW = wScale.load([0]);
-      dotProducts(t, config, tiling, w, () => {
-        const { x, y, xScale } = t.pdl.wait();
-        return { x, y, scale: rScaleW.mul(xScale.load([0])) };
-      });
-    },
-  );
+  const plan = planOf(config, e4m3);
+  return inE4m3("ll_gemm_dot", config, plan, (gemm) => dotProducts(gemm, plan));
 }
 
-interface Operands<In extends "bf16" | "e4m3", Out extends OutName> {
-  readonly x: Tensor<In, 2, "input">;
-  readonly y: Tensor<Out, 2, "output">;
-  readonly scale?: Expr<"f32">;
-}
-
-function dotProducts<In extends "bf16" | "e4m3", Out extends OutName>(
-  t: Thread,
-  { M, K, out }: LlGemmDotConfig<Out>,
-  { lanes, chunk, turns, early, ragged }: Tiling,
-  gW: Tensor<In, 2, "frozen">, // (N, K)
-  wait: () => Operands<In, Out>,
+function dotProducts<In extends InName, Out extends OutName>(
+  { t, w: gW, scaleOf, M, K, out }: Gemm<In, Out>, // (N, K)
+  { lanes, chunk, turns, early, ragged }: ReturnType<typeof planOf>,
 ): void {
   const n = t.block.x;
   const tokens = maxOf(M);
@@ -133,7 +81,9 @@ function dotProducts<In extends "bf16" | "e4m3", Out extends OutName>(
     rW.set(turn, gW.loadVec([n, k], lanes, { cache: "stream", ...inRow(k) }));
   }
   t.pdl.launchDependents();
-  const { x: gX, y: gY, scale } = wait(); // (M, K), (M, N)
+  const late = t.pdl.wait();
+  const { x: gX, y: gY } = late; // (M, K), (M, N)
+  const scale = scaleOf(late);
 
   const rSum = t.array(f32, tokens, { init: 0 }); // (M)
   const addTurn = (k: Expr<"i32">, weights: Expr<In, typeof lanes>) => {
@@ -165,41 +115,24 @@ function dotProducts<In extends "bf16" | "e4m3", Out extends OutName>(
     const sum = t.reg(f32, 0);
     for (const warp of t.range(t.warps, { unroll: true })) sum.update((s) => s.add(sSum.load([warp, m])));
     const result = scale ? sum.get().mul(scale) : sum.get();
-    (gY as Tensor<OutName, 2, "output">).store([m, n], result.to(out));
+    gY.store([m, n], result.to(out));
   });
 }
 
-interface Tiling {
-  readonly block: number;
-  readonly alignBytes: number;
+function planOf({ N, K, prefetch = 8, ...given }: LlGemmDotConfig, dtype: DType) {
   /** Elements per load: what 16 bytes hold, less where rows are not a multiple of that. */
-  readonly lanes: 1 | 2 | 4 | 8 | 16;
+  const lanes = powerOfTwoDivisor(K, 16 / dtype.bytes) as 1 | 2 | 4 | 8 | 16;
+  const { warps = fewestIdle(K, lanes) } = given;
+  requireCounts("llGemmDot", { warps }, 32);
+  requireCounts("llGemmDot", { prefetch }, 64);
   /** Elements of K that the block covers per turn. */
-  readonly chunk: number;
-  readonly turns: Dim;
-  /** Turns loaded before the wait. */
-  readonly early: number;
-  /** Whether the last turn reaches beyond K. */
-  readonly ragged: boolean;
-}
-
-function tile(config: LlGemmDotConfig, dtype: DType): Tiling {
-  const { M, K, prefetch = 8 } = config;
-  requireTokens("llGemmDot", M);
-  const lanes = powerOfTwoDivisor(K, 16 / dtype.bytes) as Tiling["lanes"];
-  const warps = config.warps ?? fewestIdle(K, lanes);
-  if (!(Number.isInteger(warps) && warps >= 1 && warps <= 32 && Number.isInteger(prefetch) && prefetch >= 1)) {
-    throw new ShapeError(`llGemmDot takes 1 to 32 warps and a prefetch of at least 1, not ${warps} and ${prefetch}`);
-  }
   const chunk = warps * 32 * lanes;
   const turns = ceilDiv(K, chunk);
   return {
-    block: warps * 32,
-    alignBytes: lanes * dtype.bytes,
-    lanes,
-    chunk,
-    turns,
+    ...{ grid: N, cluster: 1, block: warps * 32, lanes, chunk, turns },
+    /** Turns loaded before the wait. */
     early: Math.min(prefetch, maxOf(turns)),
+    /** Whether the last turn reaches beyond K. */
     ragged: typeof K !== "number" || K % chunk !== 0,
   };
 }
@@ -213,10 +146,6 @@ function fewestIdle(K: Dim, lanes: number): number {
   const padded = (warps: number) => Math.ceil(K / (warps * 32 * lanes)) * warps;
   const counts = Array.from({ length: 16 }, (_, i) => 16 - i);
   return counts.reduce((best, warps) => (padded(warps) < padded(best) ? warps : best));
-}
-
-function kernelName(dtype: string, { M, N, K }: LlGemmDotConfig): string {
-  return `ll_gemm_dot_${dtype}_m${M}_n${N}_k${K}`;
 }
 
 /**

@@ -14,37 +14,18 @@
  * Each warp then hands its partial sums to the block that owns them, through distributed shared memory; each block adds up
  * what it owns and stores it.
  */
-import {
-  bf16,
-  ceilDiv,
-  type Dim,
-  dims,
-  type DType,
-  e4m3,
-  type Expr,
-  f32,
-  frozen,
-  input,
-  kernel,
-  type MmaAtom,
-  mmaAtoms,
-  output,
-  ShapeError,
-  type Tensor,
-  type Thread,
-  tiledMma,
-} from "../dsl/index.ts";
+import { bf16, ceilDiv, dims, type DType, e4m3, type Expr, type MmaAtom, mmaAtoms, tiledMma } from "../dsl/index.ts";
 import { parseLayout, select } from "../dsl/layout/index.ts";
 import { maxOf } from "../dsl/size.ts";
-import { type LlGemmSizes, type OutName, requireTokens, rowAlignBytes } from "./ll-gemm.ts";
+import { type Gemm, type GemmSizes, inBf16, inE4m3, type InName, type OutName, requireCounts } from "./ll-gemm.ts";
 import { addPartials, partialSums, sendPartials } from "./split-k.ts";
 
-export interface LlGemmMmaConfig<Out extends OutName = OutName> extends LlGemmSizes<Out> {
+export interface LlGemmMmaConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
   /** Warps per block, 1 to 16. Default: as many as K gives work to, at most 4. */
   readonly warps?: number;
   /** Blocks that share 16 columns: 1, 2, 4 or 8. */
   readonly cluster?: 1 | 2 | 4 | 8;
-  /** 64-byte pieces of each row of weights that a warp takes per turn. Default: all there are, at most 8. */
+  /** 64-byte pieces of each row of weights that a warp takes per turn, 1 to 16. Default: all there are, at most 8. */
   readonly pieces?: number;
   /** Turns of weights that are on their way before the wait. */
   readonly early?: number;
@@ -52,66 +33,23 @@ export interface LlGemmMmaConfig<Out extends OutName = OutName> extends LlGemmSi
 
 /** bf16 weights and tokens. */
 export function llGemmMmaBf16<Out extends OutName>(config: LlGemmMmaConfig<Out>) {
-  const { M, N, K, out } = config;
-  const shape = plan(config, bf16);
-  const { grid, cluster, block, alignBytes } = shape;
-  return kernel(
-    {
-      name: `ll_gemm_mma_bf16_m${M}_n${N}_k${K}`,
-      ...{ grid, cluster, block },
-      params: {
-        w: frozen(bf16, [N, K], { alignBytes }),
-        x: input(bf16, [M, K], { alignBytes }),
-        y: output(out, [M, N]),
-      },
-    },
-    (t, { w }) => multiply(t, config, shape, mmaAtoms.m16n8k16.bf16, w, () => t.pdl.wait()),
-  );
+  const plan = planOf(config, bf16);
+  return inBf16("ll_gemm_mma", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, plan));
 }
 
 /** e4m3 weights and tokens, with one scale each that is read from device memory. */
 export function llGemmMmaE4m3<Out extends OutName>(config: LlGemmMmaConfig<Out>) {
-  const { M, N, K, out } = config;
-  const shape = plan(config, e4m3);
-  const { grid, cluster, block, alignBytes } = shape;
-  return kernel(
-    {
-      name: `ll_gemm_mma_e4m3_m${M}_n${N}_k${K}`,
-      ...{ grid, cluster, block },
-      params: {
-        w: frozen(e4m3, [N, K], { alignBytes }),
-        wScale: frozen(f32, [1]),
-        x: input(e4m3, [M, K], { alignBytes }),
-        xScale: input(f32, [1]),
-        y: output(out, [M, N]),
-      },
-    },
-    (t, { w, wScale }) => {
-      const rScaleW = wScale.load([0]);
-      multiply(t, config, shape, mmaAtoms.m16n8k32.e4m3, w, () => {
-        const { x, y, xScale } = t.pdl.wait();
-        return { x, y, scale: rScaleW.mul(xScale.load([0])) };
-      });
-    },
-  );
+  const plan = planOf(config, e4m3);
+  return inE4m3("ll_gemm_mma", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, plan));
 }
 
 /** K of two instructions as memory has it: a lane's 16 bytes are 4 + 4 of each (8 + 8 of one byte). */
 const permuteK = { 2: parseLayout("(2,4,2,2):(1,8,2,4)"), 1: parseLayout("(4,4,2,2):(1,16,4,8)") } as const;
 
-interface Operands<In extends "bf16" | "e4m3", Out extends OutName> {
-  readonly x: Tensor<In, 2, "input">;
-  readonly y: Tensor<Out, 2, "output">;
-  readonly scale?: Expr<"f32">;
-}
-
-function multiply<In extends "bf16" | "e4m3", Out extends OutName>(
-  t: Thread,
-  { M, N, out }: LlGemmMmaConfig<Out>,
-  { cluster, warps, turnK, turns, early, tokens }: Plan,
+function multiply<In extends InName, Out extends OutName>(
+  { t, w, scaleOf, M, N, out }: Gemm<In, Out>,
   atom: MmaAtom<In, In, "f32">,
-  w: Tensor<In, 2, "frozen">, // (N, K)
-  wait: () => Operands<In, Out>,
+  { cluster, warps, turnK, turns, early, tokens }: ReturnType<typeof planOf>,
 ): void {
   const splitK = { M, N, out, tokens, warps };
   const sPart = partialSums(t, splitK);
@@ -133,7 +71,9 @@ function multiply<In extends "bf16" | "e4m3", Out extends OutName>(
   };
   const rEarly = Array.from({ length: early }, (_, turn) => weights(turn));
   t.pdl.launchDependents();
-  const { x, y, scale } = wait(); // (M, K), (M, N)
+  const late = t.pdl.wait();
+  const { x, y } = late; // (M, K), (M, N)
+  const scale = scaleOf(late);
 
   const gY = y.tile([tokens, 16], [0, tileN]).map((layout) => select(layout, 1, 0)); // (16, tokens)
   const gC = mma.partitionC(gY);
@@ -153,47 +93,20 @@ function multiply<In extends "bf16" | "e4m3", Out extends OutName>(
   addPartials(t, splitK, sPart, tileN, y, scale);
 }
 
-interface Plan {
-  readonly grid: Dim;
-  readonly cluster: number;
-  readonly block: number;
-  readonly warps: number;
-  readonly alignBytes: number;
-  /** Elements of K that a warp takes per turn. */
-  readonly turnK: number;
-  readonly turns: Dim;
-  readonly early: number;
-  /** 8 or 16 columns of the instruction. */
-  readonly tokens: 8 | 16;
-}
-
-function plan(config: LlGemmMmaConfig, dtype: DType): Plan {
-  const { M, N, K, cluster = 8 } = config;
-  requireTokens("llGemmMma", M);
+function planOf({ M, N, K, cluster = 8, ...given }: LlGemmMmaConfig, dtype: DType) {
   const piece = 64 / dtype.bytes;
   const perBlock = Math.ceil(maxOf(K) / (cluster * piece));
-  const warps = config.warps ?? Math.min(4, perBlock);
-  const pieces = config.pieces ?? (typeof K === "number" ? Math.min(8, Math.ceil(perBlock / warps)) : 4);
-  if (!(
-    Number.isInteger(warps) &&
-    warps >= 1 &&
-    warps <= 16 &&
-    Number.isInteger(pieces) &&
-    pieces >= 1 &&
-    pieces <= 16
-  )) {
-    throw new ShapeError(`llGemmMma takes 1 to 16 warps and 1 to 16 pieces, not ${warps} and ${pieces}`);
-  }
+  const { warps = Math.min(4, perBlock) } = given;
+  const { pieces = typeof K === "number" ? Math.min(8, Math.ceil(perBlock / warps)) : 4 } = given;
+  const { early = pieces > 4 || typeof K !== "number" ? 1 : 2 } = given;
+  requireCounts("llGemmMma", { warps, pieces }, 16);
   const turns = ceilDiv(K, cluster * warps * pieces * piece);
   return {
-    grid: dims.mul(ceilDiv(N, 16), cluster),
-    cluster,
-    block: warps * 32,
-    warps,
-    alignBytes: rowAlignBytes(K, dtype),
+    ...{ grid: dims.mul(ceilDiv(N, 16), cluster), cluster, block: warps * 32, warps, turns },
+    /** Elements of K that a warp takes per turn. */
     turnK: pieces * piece,
-    turns,
-    early: Math.min(config.early ?? (pieces > 4 || typeof K !== "number" ? 1 : 2), maxOf(turns)),
+    early: Math.min(early, maxOf(turns)),
+    /** 8 or 16 columns of the instruction. */
     tokens: maxOf(M) <= 8 ? 8 : 16,
   };
 }

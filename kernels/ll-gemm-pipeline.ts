@@ -10,30 +10,12 @@
  * Copies run beside the threads (cp.async) and arrive at the stage's barrier when they are done. Only the warps that read
  * tokens wait for the kernel before; the others are ordered after it by the block's barrier, before they store.
  */
-import {
-  bf16,
-  ceilDiv,
-  dims,
-  type DType,
-  e4m3,
-  type Expr,
-  f32,
-  frozen,
-  input,
-  kernel,
-  type MmaAtom,
-  mmaAtoms,
-  output,
-  type Tensor,
-  type Thread,
-  type Tile,
-  tiledMma,
-} from "../dsl/index.ts";
-import { composition, Layout, makeLayout, select, Swizzle } from "../dsl/layout/index.ts";
-import { type LlGemmSizes, type OutName, requireTokens, rowAlignBytes } from "./ll-gemm.ts";
+import { ceilDiv, dims, type Expr, type MmaAtom, mmaAtoms, type Tile, tiledMma } from "../dsl/index.ts";
+import { composition, makeLayout, parseLayout, select, Swizzle } from "../dsl/layout/index.ts";
+import { type Gemm, type GemmSizes, inBf16, inE4m3, type InName, type OutName, rowAlignBytes } from "./ll-gemm.ts";
 import { addPartials, partialSums, sendPartials } from "./split-k.ts";
 
-export interface LlGemmPipelineConfig<Out extends OutName = OutName> extends LlGemmSizes<Out> {
+export interface LlGemmPipelineConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
   /** Blocks that share 16 columns, each with its part of K: 1, 2, 4 or 8. */
   readonly cluster?: 1 | 2 | 4 | 8;
   /** Tiles that fit into shared memory at a time. */
@@ -47,56 +29,24 @@ const mmaWarps = 4;
 
 /** bf16 weights and tokens. */
 export function llGemmPipelineBf16<Out extends OutName>(config: LlGemmPipelineConfig<Out>) {
-  const { M, N, K, out } = config;
-  const { launch, alignBytes } = plan(config, bf16);
-  return kernel(
-    {
-      name: `ll_gemm_pipeline_bf16_m${M}_n${N}_k${K}`,
-      ...launch,
-      params: {
-        w: frozen(bf16, [N, K], { alignBytes }),
-        x: input(bf16, [M, K], { alignBytes }),
-        y: output(out, [M, N]),
-      },
-    },
-    (t, { w }) => multiply(t, config, mmaAtoms.m16n8k16.bf16, w),
-  );
+  const launch = launchOf(config);
+  return inBf16("ll_gemm_pipeline", config, launch, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, config));
 }
 
 /** e4m3 weights and tokens, with one scale each that is read from device memory. */
 export function llGemmPipelineE4m3<Out extends OutName>(config: LlGemmPipelineConfig<Out>) {
-  const { M, N, K, out } = config;
-  const { launch, alignBytes } = plan(config, e4m3);
-  return kernel(
-    {
-      name: `ll_gemm_pipeline_e4m3_m${M}_n${N}_k${K}`,
-      ...launch,
-      params: {
-        w: frozen(e4m3, [N, K], { alignBytes }),
-        wScale: frozen(f32, [1]),
-        x: input(e4m3, [M, K], { alignBytes }),
-        xScale: input(f32, [1]),
-        y: output(out, [M, N]),
-      },
-    },
-    (t, { w, wScale }) => {
-      const rScaleW = wScale.load([0]);
-      multiply(t, config, mmaAtoms.m16n8k32.e4m3, w, ({ xScale }) => rScaleW.mul(xScale.load([0])));
-    },
-  );
+  const launch = launchOf(config);
+  return inE4m3("ll_gemm_pipeline", config, launch, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, config));
 }
 
-interface Dependents<In extends "bf16" | "e4m3", Out extends OutName> {
-  readonly x: Tensor<In, 2, "input">;
-  readonly y: Tensor<Out, 2, "output">;
+function launchOf({ N, cluster = 8 }: LlGemmPipelineConfig) {
+  return { grid: dims.mul(ceilDiv(N, 16), cluster), cluster, block: (copyWarps + mmaWarps) * 32 };
 }
 
-function multiply<In extends "bf16" | "e4m3", Out extends OutName, Late extends Dependents<In, Out>>(
-  t: Thread<Late>,
-  { M, N, K, out, cluster = 8, stages = 4 }: LlGemmPipelineConfig<Out>,
+function multiply<In extends InName, Out extends OutName>(
+  { t, w, scaleOf, M, N, K, out }: Gemm<In, Out>,
   atom: MmaAtom<In, In, "f32">,
-  w: Tensor<In, 2, "frozen">, // (N, K)
-  scaleOf?: (late: Late) => Expr<"f32">,
+  { cluster = 8, stages = 4 }: LlGemmPipelineConfig<Out>,
 ): void {
   const splitK = { M, N, out, tokens: 16, warps: mmaWarps };
   const sPart = partialSums(t, splitK);
@@ -116,16 +66,7 @@ function multiply<In extends "bf16" | "e4m3", Out extends OutName, Late extends 
 
   // (thread,value) of 64 threads, each 16 contiguous bytes of a row at a time.
   const units = tileK / lanes;
-  const tv = new Layout(
-    [
-      [units, 64 / units],
-      [lanes, units / 4],
-    ],
-    [
-      [16 * lanes, 1],
-      [16, 64 / units],
-    ],
-  );
+  const tv = parseLayout(`((${units},${64 / units}),(${lanes},${units / 4})):((${16 * lanes},1),(16,${64 / units}))`);
   const async = rowAlignBytes(K, w.dtype) >= 4; // what cp.async moves at least
   const produce = (tile: (i: Expr<"i32">) => Tile<In, "frozen" | "input">, sTiles: Tile<In, "shared">) => {
     for (const i of t.range(tiles)) {
@@ -179,11 +120,5 @@ function multiply<In extends "bf16" | "e4m3", Out extends OutName, Late extends 
     sendPartials(t, splitK, sPart, slice, rC, gC);
   });
   t.cluster.barrier();
-  addPartials(t, splitK, sPart, tileN, late.y, scaleOf?.(late));
-}
-
-function plan({ M, N, K, cluster = 8 }: LlGemmPipelineConfig, dtype: DType) {
-  requireTokens("llGemmPipeline", M);
-  const launch = { grid: dims.mul(ceilDiv(N, 16), cluster), cluster, block: (copyWarps + mmaWarps) * 32 };
-  return { launch, alignBytes: rowAlignBytes(K, dtype) };
+  addPartials(t, splitK, sPart, tileN, late.y, scaleOf(late));
 }

@@ -6,9 +6,9 @@
  *     sPart   (slices, owned)   slice s = rank * warps + warp of whoever sent the row
  */
 import { ceilDiv, type Expr, f32, type Fragment, type Partition, type Tensor, type Thread } from "../dsl/index.ts";
-import type { LlGemmSizes, OutName } from "./ll-gemm.ts";
+import type { GemmSizes, OutName } from "./ll-gemm.ts";
 
-export interface SplitK<Out extends OutName = OutName> extends Pick<LlGemmSizes<Out>, "M" | "N" | "out"> {
+export interface SplitK<Out extends OutName = OutName> extends Pick<GemmSizes<Out>, "M" | "N" | "out"> {
   /** Tokens of the tile: 8 or 16. */
   readonly tokens: number;
   /** Warps of each block that have partial sums. */
@@ -67,7 +67,7 @@ export function addPartials<Out extends OutName>(
       const [m, n] = [result.div(16), tileN.mul(16).add(result.rem(16))];
       t.when(t.thread.lt(owned).and(m.lt(M)).and(n.lt(N)), () => {
         const total = scale ? sum.get().mul(scale) : sum.get();
-        (y as Tensor<OutName, 2, "output">).store([m, n], total.to(out));
+        y.store([m, n], total.to(out));
       });
     });
   }

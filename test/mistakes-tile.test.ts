@@ -32,6 +32,7 @@ import type { Stmt } from "../dsl/ir.ts";
 import type { TileStmt } from "../dsl/ir-tile.ts";
 import { composition, Layout, LayoutError, makeLayout, parseLayout, Swizzle } from "../dsl/layout/index.ts";
 import { verify } from "../dsl/verify/verify.ts";
+import { llGemmDotBf16, llGemmMmaE4m3 } from "../kernels/index.ts";
 import { caught, mistakesIn, untyped } from "./mistake.ts";
 
 const mistake = mistakesIn(import.meta.url);
@@ -545,7 +546,25 @@ mistake(
 
 mistake("a peer of global memory", DTypeError, /a is global memory: every block sees the same/, () =>
   traced((_t, { a }) => {
-    a.load([0, 0], { peer: 1 }); // wrong
+    a.load([0, 0], untyped({ peer: 1 })); // wrong
+  }),
+);
+
+mistake("a peer of a tile of global memory", DTypeError, /a is global memory: every block sees the same/, () =>
+  traced((_t, { a }) => {
+    a.tile([16, 16], [0, 0]).load([0, 0], untyped({ peer: 1 })); // wrong
+  }),
+);
+
+mistake("a store to a peer's global memory", DTypeError, /c is global memory[^]*peer is for shared memory/, () =>
+  traced((_t, { c }) => {
+    c.tile([16, 16], [0, 0]).store([0, 0], 1, untyped({ peer: 1 })); // wrong
+  }),
+);
+
+mistake("an unknown option of a tile's load", ShapeError, /Options here are { peer }, not { guard }/, () =>
+  traced((t, { a }) => {
+    a.tile([16, 16], [0, 0]).load([0, 0], untyped({ guard: t.lane.eq(0) })); // wrong
   }),
 );
 
@@ -665,4 +684,13 @@ test.each<[string, new (what: string) => TegulaError, RegExp, (ir: KernelIR, stm
 test("threadValue refuses by a LayoutError where no author's line is known", () => {
   expect(() => mma.threadValue("A", makeLayout([8, 16]))).toThrow(LayoutError);
   expect(mma.threadValue("A", new Layout([16, 16], [16, 1])).toString()).toContain(":");
+});
+
+test("options of the shipped kernels that are out of range", () => {
+  const sizes = { M: 8, N: 16, K: 64, out: f32 } as const;
+  expect(() => llGemmMmaE4m3({ ...sizes, warps: 17 })).toThrow(
+    "warps of llGemmMma: a whole number from 1 to 16, not 17",
+  );
+  expect(() => llGemmMmaE4m3({ ...sizes, pieces: 0.5 })).toThrow("pieces of llGemmMma: a whole number");
+  expect(() => llGemmDotBf16({ ...sizes, prefetch: 0 })).toThrow("prefetch of llGemmDot: a whole number from 1 to 64");
 });

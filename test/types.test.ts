@@ -31,8 +31,10 @@ import {
   type Tile,
   tiledMma,
   u32,
+  wgmmaAtom,
 } from "../dsl/index.ts";
 import { parseLayout } from "../dsl/layout/index.ts";
+import { gemmBf16, llGemmDotE4m3, llGemmMmaBf16 } from "../kernels/index.ts";
 
 /** Values of the types under test; never called. */
 interface Values {
@@ -203,6 +205,23 @@ describe("memory", () => {
     x.loadVec([i, 0], 3);
     // @ts-expect-error a hint that does not exist
     x.load([i, 0], { cache: "fast" });
+  });
+  compiles("has peers where it is shared", ({ t, x, w, y, cube, f4 }) => {
+    cube.load([0, 0, 0], { peer: t.cluster.rank.xor(1) });
+    cube.store([0, 0, 0], 1, { peer: 0 });
+    cube.tile([2, 2, 2], [0, 0, 0]).load(0, { peer: 0 });
+    // @ts-expect-error every block sees the same global memory
+    x.load([0, 0], { peer: 1 });
+    // @ts-expect-error also a vector of it
+    w.loadVec([0, 0], 8, { peer: 1 });
+    // @ts-expect-error also for stores
+    y.store([0], 1, { peer: 1 });
+    // @ts-expect-error also of vectors
+    y.storeVec([0], f4, { peer: 1 });
+    // @ts-expect-error a tile of global memory
+    x.tile([4, 4], [0, 0]).load(0, { peer: 1 });
+    // @ts-expect-error a store to one
+    y.tile([4], [0]).store(0, 1, { peer: 1 });
   });
   compiles("stores its own dtype", ({ t, y, flags, b, f, i, f4, b8 }) => {
     y.store([0], f);
@@ -376,6 +395,13 @@ describe("tiles", () => {
     );
     // @ts-expect-error the i32 accumulators of another instruction
     t.mma(sums, rA, rB);
+    const narrow = tiledMma(mmaAtoms.m16n8k8.bf16).slice(t.lane);
+    // @ts-expect-error a bf16 fragment of an instruction with another K
+    t.mma(rC, rA, t.fragment(narrow.partitionB(w.tile([8, 8], [0, 0]))));
+    // @ts-expect-error the accumulator of that one: of the same shape, but not the same instruction
+    t.mma(t.accumulator(narrow, [16, 8]), rA, rB);
+    const [wide, wider] = [wgmmaAtom(64, bf16, bf16), wgmmaAtom(128, bf16, bf16)];
+    expectTypeOf(wide).not.toExtend<typeof wider>();
     // @ts-expect-error a plain fragment is no operand
     t.mma(rC, t.fragment(w.tile([16, 16], [0, 0])), rB);
   });
@@ -399,5 +425,20 @@ describe("tiles", () => {
     y.tile([4], [0]).load(0);
     // @ts-expect-error an unknown guard
     t.copy(gX, rX, { guard: "inside" });
+  });
+});
+
+describe("shipped kernels", () => {
+  compiles("know their parameters", ({ M }) => {
+    const { params } = llGemmMmaBf16({ M, N: 256, K: 7168, out: f32 });
+    expectTypeOf(params.w).toEqualTypeOf<TensorSpec<"frozen", "bf16", 2>>();
+    expectTypeOf(params.y).toEqualTypeOf<TensorSpec<"output", "f32", 2>>();
+    expectTypeOf<keyof typeof params>().toEqualTypeOf<"w" | "x" | "y">();
+    const scaled = llGemmDotE4m3({ M: 1, N: 256, K: 64, out: bf16 }).params;
+    expectTypeOf(scaled.xScale).toEqualTypeOf<TensorSpec<"input", "f32", 1>>();
+    expectTypeOf(scaled.y).toEqualTypeOf<TensorSpec<"output", "bf16", 2>>();
+    expectTypeOf(gemmBf16({ M, N: 1, K: 1, out: bf16 }).params.y).toEqualTypeOf<TensorSpec<"output", "bf16", 2>>();
+    // @ts-expect-error no results in e4m3
+    llGemmMmaBf16({ M, N: 256, K: 7168, out: e4m3 });
   });
 });

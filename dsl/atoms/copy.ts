@@ -38,6 +38,13 @@ const matrices = (name: "ldmatrix" | "stmatrix", count: 1 | 2 | 4): CopyAtom =>
 
 const upTo16 = [1, 2, 4, 8, 16];
 
+/**
+ * Every copy that kernels can make.
+ * ```ts
+ * copyAtoms.cpAsync.bytes // (4,8,16)
+ * copyAtoms.ldmatrix.x4.registers // (32,4):(1,32)
+ * ```
+ */
 export const copyAtoms = Object.freeze({
   loadGlobal: thread("load", "global", "registers", upTo16, "ld.global"),
   loadShared: thread("load", "shared", "registers", upTo16, "ld.shared"),

@@ -17,10 +17,12 @@ export interface MmaAtom<
   A extends DTypeName = DTypeName,
   B extends DTypeName = DTypeName,
   C extends "f32" | "i32" = "f32" | "i32",
+  Name extends string = string,
 > {
   /** mma: a warp, all operands in registers. wgmma: a warpgroup, A and B in shared memory. */
   readonly kind: "mma" | "wgmma";
-  readonly name: string;
+  /** As a literal type it keeps tsc from mixing fragments of two instructions. */
+  readonly name: Name;
   readonly M: number;
   readonly N: number;
   readonly K: number;
@@ -39,9 +41,7 @@ export interface MmaAtom<
 }
 
 /** @throws Error when a layout of the table is not one-to-one onto its tile: checked when this file is loaded */
-function checked<A extends DTypeName, B extends DTypeName, C extends "f32" | "i32">(
-  atom: MmaAtom<A, B, C>,
-): MmaAtom<A, B, C> {
+function checked<M extends MmaAtom>(atom: M): M {
   const tiles = [
     [atom.layoutA, atom.M * atom.K],
     [atom.layoutB, atom.N * atom.K],
@@ -90,45 +90,47 @@ const k32: Shape = {
   layoutB: parseLayout("((4,8),(4,2)):((32,1),(8,128))"),
 };
 
-function warp<A extends DTypeName, B extends DTypeName, C extends "f32" | "i32">(
+function warp<A extends DTypeName, B extends DTypeName, C extends "f32" | "i32", Name extends string>(
+  name: Name,
   shape: Shape,
-  a: DType<A>,
-  b: DType<B>,
-  c: DType<C>,
-  { tf32 = false } = {},
-): MmaAtom<A, B, C> {
+  [a, b, c]: readonly [DType<A>, DType<B>, DType<C>],
+  ptxTypes: string,
+): MmaAtom<A, B, C, Name> {
   const { M, N, K } = shape;
-  const ptxName = (dtype: DType): string =>
-    tf32 ? "tf32" : ({ i8: "s8", i32: "s32" }[dtype.name as "i8"] ?? dtype.name);
-  const types = [c, a, b, c].map((dtype, i) =>
-    i % 3 === 0 ? ({ i32: "s32" }[dtype.name as "i32"] ?? dtype.name) : ptxName(dtype),
-  );
-  const inputs = (a.name as string) === b.name ? (tf32 ? "tf32" : a.name) : `${a.name}_${b.name}`;
   return checked({
     kind: "mma",
-    name: `mma_m${M}n${N}k${K}_${inputs}`,
+    name,
     ...shape,
-    ...{ a, b, c, tf32 },
+    ...{ a, b, c },
+    tf32: ptxTypes.includes("tf32"),
     threads: 32,
     layoutC,
-    ptx: `mma.sync.aligned.m${M}n${N}k${K}.row.col.${types.join(".")}`,
+    ptx: `mma.sync.aligned.m${M}n${N}k${K}.row.col.${ptxTypes}`,
   });
 }
 
-/** The `mma.sync` atoms, by shape and element types. e4m3 and e5m2 add with fewer bits than f32 has: 25 fraction bits, truncated. */
+/**
+ * The `mma.sync` atoms, by shape and element types. e4m3 and e5m2 add with fewer bits than f32 has: 25 fraction bits, truncated.
+ * ```ts
+ * mmaAtoms.m16n8k16.bf16.layoutA // ((4,8),(2,2,2)):((32,1),(16,8,128))
+ * ```
+ */
 export const mmaAtoms = Object.freeze({
   m16n8k8: Object.freeze({
-    f16: warp(k8, f16, f16, f32),
-    bf16: warp(k8, bf16, bf16, f32),
-    tf32: warp(k8Words, f32, f32, f32, { tf32: true }),
+    f16: warp("mma_m16n8k8_f16", k8, [f16, f16, f32], "f32.f16.f16.f32"),
+    bf16: warp("mma_m16n8k8_bf16", k8, [bf16, bf16, f32], "f32.bf16.bf16.f32"),
+    tf32: warp("mma_m16n8k8_tf32", k8Words, [f32, f32, f32], "f32.tf32.tf32.f32"),
   }),
-  m16n8k16: Object.freeze({ f16: warp(k16, f16, f16, f32), bf16: warp(k16, bf16, bf16, f32) }),
+  m16n8k16: Object.freeze({
+    f16: warp("mma_m16n8k16_f16", k16, [f16, f16, f32], "f32.f16.f16.f32"),
+    bf16: warp("mma_m16n8k16_bf16", k16, [bf16, bf16, f32], "f32.bf16.bf16.f32"),
+  }),
   m16n8k32: Object.freeze({
-    e4m3: warp(k32, e4m3, e4m3, f32),
-    e5m2: warp(k32, e5m2, e5m2, f32),
-    e4m3_e5m2: warp(k32, e4m3, e5m2, f32),
-    e5m2_e4m3: warp(k32, e5m2, e4m3, f32),
-    s8: warp(k32, i8, i8, i32),
+    e4m3: warp("mma_m16n8k32_e4m3", k32, [e4m3, e4m3, f32], "f32.e4m3.e4m3.f32"),
+    e5m2: warp("mma_m16n8k32_e5m2", k32, [e5m2, e5m2, f32], "f32.e5m2.e5m2.f32"),
+    e4m3_e5m2: warp("mma_m16n8k32_e4m3_e5m2", k32, [e4m3, e5m2, f32], "f32.e4m3.e5m2.f32"),
+    e5m2_e4m3: warp("mma_m16n8k32_e5m2_e4m3", k32, [e5m2, e4m3, f32], "f32.e5m2.e4m3.f32"),
+    s8: warp("mma_m16n8k32_i8", k32, [i8, i8, i32], "s32.s8.s8.s32"),
   }),
 });
 
@@ -137,12 +139,15 @@ type WgmmaInput = "f16" | "bf16" | "e4m3" | "e5m2";
 /**
  * The `wgmma` atom m64 x `N` x k16 (f16, bf16) or k32 (e4m3, e5m2), accumulating in f32; N a multiple of 8 up to 256. Both
  * operands lie in shared memory, K contiguous. Of e4m3 and e5m2 the sums keep 13 bits only.
+ * ```ts
+ * wgmmaAtom(64, bf16, bf16).layoutC.shape // ((4,8,4),(2,2,8))
+ * ```
  */
-export function wgmmaAtom<A extends WgmmaInput, B extends WgmmaInput>(
-  N: number,
+export function wgmmaAtom<const N extends number, A extends WgmmaInput, B extends WgmmaInput>(
+  N: N,
   a: DType<A>,
   b: DType<B>,
-): MmaAtom<A, B, "f32"> {
+): MmaAtom<A, B, "f32", `wgmma_m64n${N}k${number}_${string}`> {
   if (!Number.isInteger(N) || N < 8 || N > 256 || N % 8 !== 0) {
     throw new ShapeError(`wgmma has N from 8 to 256 in steps of 8, not ${N}`, { at: callerLocation() });
   }
@@ -150,7 +155,7 @@ export function wgmmaAtom<A extends WgmmaInput, B extends WgmmaInput>(
   const inputs = (a.name as string) === b.name ? a.name : `${a.name}_${b.name}`;
   return checked({
     kind: "wgmma",
-    name: `wgmma_m64n${N}k${K}_${inputs}`,
+    name: `wgmma_m64n${N}k${K}_${inputs}` as const,
     M: 64,
     ...{ N, K, a, b },
     c: f32,

@@ -22,7 +22,9 @@ export class Mbarrier {
   /**
    * This thread arrives at barrier `slot`; with `peer` at that of another block of the cluster.
    * ```ts
+   * t.cluster.barrier(); // the other block has started
    * barrier.arrive(0, { peer: t.cluster.rank.xor(1) });
+   * t.cluster.barrier(); // and has not ended
    * ```
    */
   arrive(slot: Index = 0, options: { readonly peer?: Index } = {}): void {
@@ -34,7 +36,7 @@ export class Mbarrier {
   /**
    * Announces bytes of bulk copies, then arrives.
    * ```ts
-   * barrier.arriveExpect(0, 1024);
+   * t.when(t.thread.eq(0), () => barrier.arriveExpect(0, 1024));
    * ```
    */
   arriveExpect(slot: Index, bytes: Index): void {
@@ -48,6 +50,7 @@ export class Mbarrier {
    * ```ts
    * t.copyAsync(gX, sX);
    * barrier.arriveAfterCopies(0);
+   * barrier.wait(0, 0);
    * ```
    */
   arriveAfterCopies(slot: Index = 0): void {
@@ -67,7 +70,7 @@ export class Mbarrier {
     this.trace.emit({ kind: "await", ...this.slot(slot, at), parity: value, at });
   }
 
-  /** For copies that count their bytes here. */
+  /** @internal For copies that count their bytes here. */
   slot(slot: Index, at: Location): Slot {
     return { barrier: this.barrier, slot: toIndex(this.trace, slot, "an mbarrier", at) };
   }
@@ -85,11 +88,24 @@ export class Mbarrier {
  *
  * Tile i lies in stage i % stages; the barriers' parities follow from i / stages, so there is no state to carry.
  * ```ts
- * for (const i of t.range(8)) {
- *   pipe.acquire(i);
- *   t.copyAsync(gX, sX);
- *   pipe.full.arriveAfterCopies(pipe.stage(i));
- * }
+ * const ring = t.pipeline(4, { producers: 32, consumers: 96 }); // warp 0 copies, the others read
+ * const stages = t.sharedTile(bf16, makeLayout([16, 16, 4], [16, 1, 256]));
+ * const produce = () => {
+ *   for (const i of t.range(8)) {
+ *     ring.acquire(i);
+ *     t.copyAsync(x.tile([16, 16], [0, i]), stages.slice([null, null, ring.stage(i)]));
+ *     ring.full.arriveAfterCopies(ring.stage(i));
+ *   }
+ * };
+ * const consume = () => {
+ *   for (const i of t.range(8)) {
+ *     ring.wait(i);
+ *     t.copy(stages.slice([null, null, ring.stage(i)]), rX);
+ *     ring.release(i);
+ *   }
+ * };
+ * t.when(t.warp.eq(0), produce, consume);
+ * ring.stage(ring.tile(6)) // 2
  * ```
  */
 export class Pipeline {

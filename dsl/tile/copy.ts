@@ -30,8 +30,9 @@ export interface CopyOptions {
  * What a copy does.
  * ```ts
  * const plan = t.copy(gX, rX);
- * plan.bytes; // 16
- * plan.explain(); // bf16 tile ... -> bf16 fragment ...: 4 x 16 bytes per thread by load (ld.global)
+ * plan.bytes // 16
+ * plan.accesses // 32
+ * plan.explain().split("\n")[1] //   not wider: 16 bytes are the widest access before sm_100
  * ```
  */
 export class CopyPlan {

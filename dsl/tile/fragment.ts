@@ -22,6 +22,17 @@ import type { Coordinate } from "./tile.ts";
 /** What a fragment is to a matrix instruction: one of its operands, or "none". */
 export type FragmentRole = "A" | "B" | "C" | "none";
 
+/**
+ * A thread's part of a tile in registers, made by t.fragment and its relatives.
+ * ```ts
+ * rX // (16,16):(16,1)
+ * rX.size() // 256
+ * rX.lanes // 8
+ * rX.get([2, 3]) // bf16
+ * rX.fill(t.const(bf16, 1));
+ * rX.update((eight) => eight.to(f32).mul(2).to(bf16));
+ * ```
+ */
 export class Fragment<
   N extends DTypeName = DTypeName,
   R extends FragmentRole = FragmentRole,

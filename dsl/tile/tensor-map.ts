@@ -10,6 +10,7 @@ import type { Trace } from "../trace.ts";
 import type { Mbarrier } from "./barrier.ts";
 import { hardwareSwizzle, type Tile } from "./tile.ts";
 
+/** How TMA sees a tensor, made by t.tensorMap. */
 export class TensorMapHandle<N extends DTypeName> {
   readonly map: TensorMap;
   readonly tensor: Tensor<N>;

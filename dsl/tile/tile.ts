@@ -10,7 +10,7 @@
  * The layout algebra works on `layout`, so whatever it can cut, permute or partition, a tile can. And because a tile always
  * knows its coordinates in the tensor, it is its own identity tensor: predicates for ragged edges need nothing else.
  */
-import { checkReceivers, describe } from "../check.ts";
+import { checkReceivers, describe, requireOptions } from "../check.ts";
 import type { DType, DTypeName } from "../dtype.ts";
 import { bool, i32 } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
@@ -39,12 +39,21 @@ import { sourceMask } from "../layout/swizzle.ts";
 import { leaves } from "../layout/tuple.ts";
 import { minOf } from "../size.ts";
 import { callerLocation, type Location } from "../source.ts";
-import type { Access, Readable, Tensor, Writable } from "../tensor.ts";
+import { type Access, type PeerOptions, peerOf, type Readable, type Tensor, type Writable } from "../tensor.ts";
 import type { Trace } from "../trace.ts";
 
 /** A coordinate in a tile: a number counted along its modes from the left, or one of the tile's own profile. */
 export type Coordinate = IntTuple;
 
+/**
+ * A part of a tensor, made by `tensor.tile(...)`, `t.sharedTile(...)` or from another tile.
+ * ```ts
+ * gX // (16,16):(1@0,1@1)
+ * gX.size() // 256
+ * gX.size(0) // 16
+ * sX.store([2, 3], gX.load([2, 3]));
+ * ```
+ */
 export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   readonly tensor: Tensor<N, number, A>;
   /** One per dimension of the tensor. */
@@ -88,7 +97,7 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   /**
    * The same elements in another order or grouping: applies functions of `tegula/layout` to the layout.
    * ```ts
-   * tile.map((layout) => zippedDivide(layout, [4, 8])) // ((4,8),(4,4))
+   * gX.map((layout) => zippedDivide(layout, [4, 8])) // ((4,8),(4,2)):((1@0,1@1),(4@0,8@1))
    * ```
    * @throws ShapeError where the algebra refuses, with the layout and where the tile was made
    */
@@ -103,7 +112,8 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   /**
    * The sub-tile of `shape` elements number `coordinate`.
    * ```ts
-   * gX.tile([4, 4], [1, t.warp]) // rows 4 to 7 of it, columns from 4 * warp on
+   * const part = gX.tile([4, 4], [1, t.warp]); // rows 4 to 7 of it, columns from 4 * warp on
+   * part // (4,4):(1@0,1@1)
    * ```
    */
   tile(shape: readonly number[], coordinate: readonly Index[]): Tile<N, A> {
@@ -127,7 +137,8 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   /**
    * The modes with `null`, at the given coordinates of the others: CuTe's slicing.
    * ```ts
-   * sX.slice([null, null, stage]) // (rows, columns) of one stage
+   * const stages = t.sharedTile(bf16, makeLayout([16, 64, 4], [64, 1, 1024]));
+   * stages.slice([null, null, t.warp]) // (16,64):(64,1)
    * ```
    */
   slice(coordinate: readonly (Index | null)[]): Tile<N, A> {
@@ -150,7 +161,7 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   /**
    * What one thread holds by a thread-value layout: (thread,value) -> number of the element in the tile.
    * ```ts
-   * tile.partition(parseLayout("((4,8),(2,2)):((32,1),(16,8))"), t.lane) // (2,2) of this lane
+   * gX.partition(parseLayout("((4,8),(2,2)):((32,1),(16,8))"), t.lane) // (2,2):(1@1,8@0)
    * ```
    * @throws ShapeError unless its numbers are those of elements of the tile
    */
@@ -170,7 +181,8 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   /**
    * Where an element lies in the tensor: the tile as an identity tensor.
    * ```ts
-   * const [row, column] = gX.coordinate([2, 3]);
+   * const [row, column] = x.tile([16, 16], [1, 0]).coordinate([2, 3]);
+   * row // 18
    * ```
    */
   coordinate(coordinate: Coordinate): readonly Expr<"i32">[] {
@@ -181,7 +193,7 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   /**
    * Whether an element lies inside the tensor.
    * ```ts
-   * t.when(gX.inBounds([2, 3]), () => acc.store([0], 1));
+   * t.when(gX.inBounds([2, 3]), () => line.store([0], gX.load([2, 3])));
    * ```
    */
   inBounds(coordinate: Coordinate): Expr<"bool"> {
@@ -190,22 +202,21 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
     return wrap(this.trace, condition ?? this.trace.constant(bool, 1, at));
   }
 
-  load(this: Tile<N, Readable>, coordinate: Coordinate, options: { readonly peer?: Index } = {}): Expr<N> {
+  /** One element. */
+  load(this: Tile<N, Readable>, coordinate: Coordinate, options: PeerOptions<A> = {}): Expr<N> {
     const at = callerLocation();
-    const peer = options.peer === undefined ? undefined : toIndex(this.trace, options.peer, "peer", at);
+    requireOptions(options, ["peer"], at);
+    const peer = peerOf(this.tensor, options, at);
     return wrap(this.trace, this.loadAt(this.steps(coordinate), 1, "normal", undefined, at, peer));
   }
 
-  store(
-    this: Tile<N, Writable>,
-    coordinate: Coordinate,
-    value: Operand<N>,
-    options: { readonly peer?: Index } = {},
-  ): void {
+  /** One element. */
+  store(this: Tile<N, Writable>, coordinate: Coordinate, value: Operand<N>, options: PeerOptions<A> = {}): void {
     const at = callerLocation();
     const type = { dtype: this.dtype, lanes: 1 } as const;
     const stored = toValue(this.trace, value, type, `a store to ${this.tensor.memory.name}`, at);
-    const peer = options.peer === undefined ? undefined : toIndex(this.trace, options.peer, "peer", at);
+    requireOptions(options, ["peer"], at);
+    const peer = peerOf(this.tensor, options, at);
     const index = this.indexAt(this.steps(coordinate), at);
     this.trace.emit({ kind: "store", memory: this.tensor.memory, index, value: stored, cache: "normal", peer, at });
   }

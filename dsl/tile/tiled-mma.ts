@@ -46,13 +46,21 @@ export interface TiledMmaOptions {
   readonly permute?: readonly [m: Layout | null, n: Layout | null, k: Layout | null];
 }
 
-/** An instruction, and how it is spread. Made by tiledMma(). */
-export class TiledMma<A extends DTypeName, B extends DTypeName, C extends "f32" | "i32"> {
-  readonly atom: MmaAtom<A, B, C>;
+/**
+ * An instruction, and how it is spread. Made by tiledMma().
+ * ```ts
+ * const spread = tiledMma(mmaAtoms.m16n8k16.bf16, { warps: [4, 1] });
+ * spread.threads // 128
+ * spread.threadValue("C", makeLayout([64, 8])).shape // (((4,8),(4,1)),((2,2),1,1))
+ * spread.slice(t.thread).partitionC(y.tile([64, 8], [0, 0])) // ((2,2),1,1):((1@1,8@0),0,0)
+ * ```
+ */
+export class TiledMma<M extends MmaAtom = MmaAtom> {
+  readonly atom: M;
   readonly warps: readonly [m: number, n: number];
   readonly permute: readonly [m: Layout | null, n: Layout | null, k: Layout | null];
 
-  constructor(atom: MmaAtom<A, B, C>, { warps = [1, 1], permute = [null, null, null] }: TiledMmaOptions) {
+  constructor(atom: M, { warps = [1, 1], permute = [null, null, null] }: TiledMmaOptions) {
     this.atom = atom;
     this.warps = warps;
     this.permute = permute;
@@ -64,7 +72,7 @@ export class TiledMma<A extends DTypeName, B extends DTypeName, C extends "f32" 
   }
 
   /** The view of one thread, a number below `threads`: its lane first, then its warp along M, then along N. */
-  slice(thread: Index): ThreadMma<A, B, C> {
+  slice(thread: Index): ThreadMma<M> {
     return new ThreadMma(this, thread);
   }
 
@@ -115,14 +123,12 @@ export class TiledMma<A extends DTypeName, B extends DTypeName, C extends "f32" 
  * Spreads an instruction.
  * ```ts
  * const spread = tiledMma(mmaAtoms.m16n8k16.bf16, { permute: [null, null, parseLayout("(2,4,2,2):(1,8,2,4)")] });
- * const gA = spread.slice(t.lane).partitionA(w.tile([16, 64], [0, step]));
+ * const gW = spread.slice(t.lane).partitionA(w.tile([16, 64], [0, t.warp]));
+ * t.copy(gW, t.fragment(gW)).bytes // 16
  * ```
  * @throws ShapeError
  */
-export function tiledMma<A extends DTypeName, B extends DTypeName, C extends "f32" | "i32">(
-  atom: MmaAtom<A, B, C>,
-  options: TiledMmaOptions = {},
-): TiledMma<A, B, C> {
+export function tiledMma<M extends MmaAtom>(atom: M, options: TiledMmaOptions = {}): TiledMma<M> {
   const { warps = [1, 1], permute } = options;
   const whole = warps.length === 2 && warps.every((count) => Number.isInteger(count) && count >= 1);
   if (!whole || (permute && permute.length !== 3)) {
@@ -158,37 +164,44 @@ export class Partition<
   }
 }
 
-export class ThreadMma<A extends DTypeName, B extends DTypeName, C extends "f32" | "i32"> {
-  readonly mma: TiledMma<A, B, C>;
+/** A thread's view of a tiled MMA. */
+export class ThreadMma<M extends MmaAtom = MmaAtom> {
+  readonly mma: TiledMma<M>;
   readonly thread: Index;
 
-  constructor(mma: TiledMma<A, B, C>, thread: Index) {
+  constructor(mma: TiledMma<M>, thread: Index) {
     this.mma = mma;
     this.thread = thread;
   }
 
   /**
-   * This thread's part of an (M,K) tile. @throws ShapeError with both layouts, DTypeError
+   * This thread's part of an (M,K) tile: (value,restM,restK).
    * ```ts
-   * const gA = mma.partitionA(w.tile([16, 64], [0, step])); // (value, 1, 4)
+   * mma.partitionA(w.tile([16, 64], [0, t.warp])).shape // ((2,2,2),1,4)
    * ```
+   * @throws ShapeError with both layouts, DTypeError
    */
-  partitionA<N extends DTypeName & A, X extends Access>(tile: Tile<N, X>): Partition<N, X, "A", MmaAtom<A, B, C>> {
+  partitionA<N extends M["a"]["name"], X extends Access>(tile: Tile<N, X>): Partition<N, X, "A", M> {
     return this.partition("A", tile, callerLocation());
   }
 
-  /** Of an (N,K) tile. */
-  partitionB<N extends DTypeName & B, X extends Access>(tile: Tile<N, X>): Partition<N, X, "B", MmaAtom<A, B, C>> {
+  /**
+   * Of an (N,K) tile.
+   * ```ts
+   * mma.partitionB(x.tile([16, 64], [0, t.warp])).shape // ((2,2),2,4)
+   * ```
+   */
+  partitionB<N extends M["b"]["name"], X extends Access>(tile: Tile<N, X>): Partition<N, X, "B", M> {
     return this.partition("B", tile, callerLocation());
   }
 
   /**
    * Of an (M,N) tile, of any dtype: results are converted before they are stored.
    * ```ts
-   * const gC = mma.partitionC(y.tile([16, 8], [0, 0])); // (value, 1, 1)
+   * mma.partitionC(y.tile([16, 8], [0, t.warp])).shape // ((2,2),1,1)
    * ```
    */
-  partitionC<N extends DTypeName, X extends Access>(tile: Tile<N, X>): Partition<N, X, "C", MmaAtom<A, B, C>> {
+  partitionC<N extends DTypeName, X extends Access>(tile: Tile<N, X>): Partition<N, X, "C", M> {
     return this.partition("C", tile, callerLocation());
   }
 
@@ -196,7 +209,7 @@ export class ThreadMma<A extends DTypeName, B extends DTypeName, C extends "f32"
     role: R,
     tile: Tile<N, X>,
     at: Location,
-  ): Partition<N, X, R, MmaAtom<A, B, C>> {
+  ): Partition<N, X, R, M> {
     const { atom } = this.mma;
     const expected = { A: atom.a, B: atom.b, C: undefined }[role];
     if (expected && expected.name !== (tile.dtype.name as string)) {

@@ -320,6 +320,8 @@ describe("copies", () => {
           );
           const to = t.sharedTile(bf16, place).partition(lanes, t.lane);
           const plan = t.copyAsync(x.tile([16, 64], [0, 0]).partition(lanes, t.lane), to, { guard: "edges" });
+          t.asyncCommit();
+          t.asyncWait(0);
           expect(plan.bytes).toBe(columns % 8 === 0 ? 16 : 8);
         });
         const moved = all(ir, 32).flatMap(({ offsets, to }) => offsets.map((offset, i) => [offset, to[i]] as const));
@@ -383,6 +385,8 @@ describe("copies", () => {
       told.push(t.copy(rX, y.tile([1, 16], [0, 0]), { guard: "edges" }).explain());
       const sX = t.sharedTile(bf16, composition(new Swizzle(2, 2, 3), makeLayout([16, 16], [16, 1])));
       told.push(t.copyAsync(gX, sX.tile([1, 16], [0, 0])).explain());
+      t.asyncCommit();
+      t.asyncWait(0);
     });
     expect(told[0]).toMatchInlineSnapshot(`
       "bf16 tile (1,16):(1@0,1@1) of x -> bf16 fragment (1,16):(0,1), 8 to a register: 4 x 8 bytes per thread by load (ld.global)
