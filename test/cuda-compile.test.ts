@@ -37,7 +37,7 @@ describe.skipIf(!nvccOnThisMachine())("nvcc", { timeout: 60_000 }, () => {
   const nvcc = { ...sm90, compiler: "nvcc" } as const;
 
   it.each(testedArchs)("makes a cubin for %s, with line numbers", (arch) => {
-    const { cubin, compiler, log, ms } = compileCuda(source, { ...nvcc, arch });
+    const { cubin, compiler, log, ms } = compileCuda(source, { ...nvcc, arch, cache: false });
     expect([...cubin.subarray(0, 4)]).toEqual([0x7f, 0x45, 0x4c, 0x46]); // ELF
     expect(compiler).toMatch(/^nvcc \d+\.\d+$/);
     expect(log).toBe("");
@@ -75,7 +75,7 @@ describe.skipIf(!nvccOnThisMachine())("nvcc", { timeout: 60_000 }, () => {
   it("leaves nothing behind", () => {
     const folder = mkdtempSync(join(tmpdir(), "tegula-test-"));
     vi.stubEnv("TMPDIR", folder);
-    compileCuda(source, nvcc);
+    compileCuda(source, { ...nvcc, cache: false });
     expect(() => compileCuda("nonsense", nvcc)).toThrow(CompileError);
     expect(readdirSync(folder)).toEqual([]);
     rmSync(folder, { recursive: true });

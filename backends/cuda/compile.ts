@@ -1,11 +1,13 @@
 /**
  * CUDA C to cubin: machine code for one architecture, so that an old driver never has to translate anything.
- * NVRTC does it inside the process where it is found, nvcc otherwise; both get the same flags.
+ * NVRTC does it inside the process where it is found, nvcc otherwise; both get the same flags. What was compiled before
+ * comes from the cache, and then no compiler is even loaded.
  */
 import { ArgumentError, NotFoundError, TegulaError, ValueError } from "../../dsl/errors.ts";
+import { cacheKey, type Compilation, type CubinOrigin, recall, remember } from "./cache.ts";
 import { type KernelResources, compilerError, kernelResources } from "./diagnostics.ts";
-import { openNvcc } from "./nvcc.ts";
-import { openNvrtc } from "./nvrtc.ts";
+import { nvccInstallation, openNvcc } from "./nvcc.ts";
+import { nvrtcInstallation, openNvrtc } from "./nvrtc.ts";
 
 /** A real architecture, e.g. `sm_90a`: the "a" gives access to the instructions of exactly this generation. */
 export type CudaArch = `sm_${number}a`;
@@ -21,6 +23,8 @@ export interface CompileOptions {
   readonly name: string;
   /** Takes this compiler only, instead of the first one found. */
   readonly compiler?: CompilerKind | undefined;
+  /** False compiles in any case and keeps nothing, e.g. to time the compiler. */
+  readonly cache?: boolean | undefined;
 }
 
 export interface CompiledCuda {
@@ -29,7 +33,8 @@ export interface CompiledCuda {
   readonly log: string;
   /** E.g. "NVRTC 13.0" or "nvcc 13.0". */
   readonly compiler: string;
-  /** Wall-clock time of the compiler. */
+  readonly from: CubinOrigin;
+  /** Wall-clock time of the compiler, or of finding it in the cache. */
   readonly ms: number;
 }
 
@@ -43,12 +48,19 @@ export interface CompilerOutput {
 export interface CudaCompiler {
   readonly kind: CompilerKind;
   readonly label: string;
+  readonly path: string;
+  /**
+   * Tells this installation from any other: a cubin in the cache is only good for the compiler that made it. Undefined where
+   * nothing tells, and nothing is cached.
+   */
+  readonly installation: string | undefined;
   /** `fileName` is what messages call lines that no `#line` covers. */
   compile(source: string, fileName: string, flags: readonly string[], target: "cubin" | "ptx"): CompilerOutput;
 }
 
 /**
- * Compiles CUDA C for one architecture. Blocks the thread: 15 to 80 ms with NVRTC, 0.2 to 0.8 s with nvcc.
+ * Compiles CUDA C for one architecture, or finds it in the cache. Blocks the thread: 15 to 80 ms with NVRTC, 0.2 to 0.8 s
+ * with nvcc, about a millisecond from disk.
  * @throws CompileError with the TypeScript line; NotFoundError when there is no compiler
  */
 export function compileCuda(source: string, options: CompileOptions): CompiledCuda {
@@ -82,14 +94,13 @@ export function findCompiler(kind?: CompilerKind): CudaCompiler {
   throw new NotFoundError(["No compiler for CUDA C was found.", ...reasons].join("\n  "));
 }
 
-function compileWith(source: string, { arch, name, compiler: kind }: CompileOptions, extra: readonly string[]) {
+function compileWith(source: string, options: CompileOptions, extra: readonly string[]): CompiledCuda {
+  const { arch, name, compiler: kind, cache = true } = options;
   // These become arguments and file names of a compiler; a C compiler would also end the source at a NUL.
   if (!/^[A-Za-z_]\w*$/.test(name)) throw new ArgumentError(`A kernel's name must be an identifier, got "${name}"`);
   if (!/^sm_\d{2,3}a$/.test(arch)) throw new ArgumentError(`Not an architecture: "${arch}"; e.g. sm_90a`);
   if (source.includes("\0")) throw new ValueError(`The source of ${name} holds a NUL character`);
 
-  const compiler = findCompiler(kind);
-  const fileName = `${name}.cu`;
   const flags = [
     `--gpu-architecture=${arch}`,
     "--std=c++17",
@@ -97,6 +108,36 @@ function compileWith(source: string, { arch, name, compiler: kind }: CompileOpti
     "--generate-line-info",
     ...extra,
   ];
+  const job: Compilation = { source, fileName: `${name}.cu`, flags };
+  if (!cache) return compileNow(job, findCompiler(kind), options);
+
+  const expected = expectedInstallation(kind);
+  const known = findInCache(job, expected);
+  if (known) return known;
+  const compiler = findCompiler(kind);
+  // It can be another one than expected: a library that is there may not load.
+  const elsewhere = compiler.installation === expected ? undefined : findInCache(job, compiler.installation);
+  if (elsewhere) return elsewhere;
+  const compiled = compileNow(job, compiler, options);
+  if (compiler.installation !== undefined) remember(cacheKey(job, compiler.installation), compiled);
+  return compiled;
+}
+
+/** The installation that findCompiler would open, without opening it where files alone tell. */
+function expectedInstallation(kind: CompilerKind | undefined): string | undefined {
+  return (kind !== "nvcc" ? nvrtcInstallation() : undefined) ?? (kind !== "nvrtc" ? nvccInstallation() : undefined);
+}
+
+function findInCache(job: Compilation, installation: string | undefined): CompiledCuda | undefined {
+  if (installation === undefined) return undefined;
+  const start = performance.now();
+  const found = recall(cacheKey(job, installation));
+  return found && { ...found, ms: performance.now() - start };
+}
+
+/** @throws CompileError */
+function compileNow(job: Compilation, compiler: CudaCompiler, { arch, name }: CompileOptions): CompiledCuda {
+  const { source, fileName, flags } = job;
   const start = performance.now();
   const { output: cubin, log } = compiler.compile(source, fileName, flags, "cubin");
   const ms = performance.now() - start;
@@ -104,5 +145,5 @@ function compileWith(source: string, { arch, name, compiler: kind }: CompileOpti
     const ptx = () => compiler.compile(source, fileName, flags, "ptx").output;
     throw compilerError({ source, fileName, log, ptx, what: `${compiler.label} refused ${name} for ${arch}` });
   }
-  return { cubin, log, compiler: compiler.label, ms };
+  return { cubin, log, compiler: compiler.label, from: "compiler", ms };
 }

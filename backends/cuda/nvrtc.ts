@@ -2,9 +2,9 @@
  * NVRTC as a compiler: CUDA C to cubin inside this process (docs.nvidia.com/cuda/nvrtc). Every call is synchronous: an
  * asynchronous koffi call would not keep its buffers alive.
  */
-import { DeviceError } from "../../dsl/errors.ts";
+import { DeviceError, TegulaError, UnsupportedError } from "../../dsl/errors.ts";
 import type { CompilerOutput, CudaCompiler } from "./compile.ts";
-import { type Library, openNvrtcLibrary } from "./libraries.ts";
+import { type Library, nvrtcIdentity, openNvrtcLibrary } from "./libraries.ts";
 
 /** nvrtcProgram, an opaque pointer; handed out through a one-element array. */
 type Program = bigint & { readonly __nvrtcProgram: never };
@@ -39,22 +39,51 @@ const found = new Map<string, CudaCompiler>();
 
 /**
  * Finds and loads NVRTC 12 or 13.
- * @throws NotFoundError with every path tried
+ * @throws NotFoundError with every path tried; UnsupportedError for a library that isn't NVRTC
  */
 export function openNvrtc(): CudaCompiler {
   const library = openNvrtcLibrary();
   const known = found.get(library.path);
   if (known) return known;
-  const nvrtc = declare(library);
+  const nvrtc = declareOrExplain(library);
   const [major, minor] = [new Int32Array(1), new Int32Array(1)];
   check(nvrtc, nvrtc.version(major, minor), "asking for its version");
   const compiler: CudaCompiler = {
     kind: "nvrtc",
     label: `NVRTC ${major[0]}.${minor[0]}`,
+    path: library.path,
+    installation: installation(library.identity),
     compile: (source, fileName, flags, target) => compile(nvrtc, source, fileName, flags, target),
   };
   found.set(library.path, compiler);
   return compiler;
+}
+
+/** The installation that openNvrtc opens, found without loading it where that is possible. Undefined when there is none. */
+export function nvrtcInstallation(): string | undefined {
+  const identity = nvrtcIdentity();
+  if (identity !== undefined) return installation(identity);
+  try {
+    return openNvrtc().installation;
+  } catch (error) {
+    if (!(error instanceof TegulaError)) throw error;
+    return undefined;
+  }
+}
+
+function installation(identity: string | undefined): string | undefined {
+  return identity && `nvrtc ${identity}`;
+}
+
+function declareOrExplain(library: Library): Nvrtc {
+  try {
+    return declare(library);
+  } catch (error) {
+    throw new UnsupportedError(
+      `${library.path} is not an NVRTC that Tegula can use: ${error instanceof Error ? error.message : String(error)}`,
+      { hint: "Install NVRTC of CUDA 12 or 13, e.g. `pip install nvidia-cuda-nvrtc`." },
+    );
+  }
 }
 
 function compile(

@@ -5,10 +5,11 @@
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
 import { createRequire } from "node:module";
-import { homedir, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { brotliDecompressSync } from "node:zlib";
+import { cacheFolder, makeFolder, whyNotPrivate } from "../cache-folder.ts";
 
 /** Paths of unpacked files. */
 export interface SwiftShader {
@@ -32,14 +33,14 @@ export const defaultRoots: readonly string[] = [import.meta.url, pathToFileURL(j
  * @param roots file URLs of modules from which the package is resolved, in order
  * @throws Error whose message says why there is none, e.g. that the package isn't installed
  */
-export function unpackSwiftShader(roots: readonly string[] = defaultRoots, cache = cacheFolder()): SwiftShader {
+export function unpackSwiftShader(roots: readonly string[] = defaultRoots, cache = cacheFolder() ?? ""): SwiftShader {
   if (process.platform !== "linux" || process.arch !== "x64") {
     throw new Error(`${packageName} has SwiftShader for linux-x64 only, this is ${process.platform}-${process.arch}`);
   }
   const { version, archive } = findPackage(roots);
   const key = `swiftshader-${version}-${sha256(archive).slice(0, 16)}`;
   let folder = join(cache, key);
-  if (!isPrivate(cache) || !isComplete(folder)) {
+  if (whyNotPrivate(cache) !== undefined || !isComplete(folder)) {
     const files = [...readTar(brotliDecompressSync(archive))].filter(({ name }) => wanted.has(name));
     if (files.length !== wanted.size)
       throw new Error(`${packageName} ${version} lacks one of ${[...wanted].join(", ")}`);
@@ -51,12 +52,6 @@ export function unpackSwiftShader(roots: readonly string[] = defaultRoots, cache
     }
   }
   return { loader: join(folder, loader), icd: join(folder, icd) };
-}
-
-/** The user's cache folder: $TEGULA_CACHE_DIR, $XDG_CACHE_HOME/tegula or ~/.cache/tegula. */
-export function cacheFolder(): string {
-  const { TEGULA_CACHE_DIR: own, XDG_CACHE_HOME: xdg } = process.env;
-  return own || (xdg ? join(xdg, "tegula") : join(homedir(), ".cache", "tegula"));
 }
 
 function findPackage(roots: readonly string[]): { readonly version: string; readonly archive: Buffer } {
@@ -106,12 +101,13 @@ function* readTar(tar: Buffer): Generator<TarFile> {
 
 /** Puts every file in place by a rename of its own, so that a folder already in use never lacks one, even while it is repaired. */
 function publish(files: readonly TarFile[], cache: string, folder: string): void {
-  fs.mkdirSync(cache, { recursive: true, mode: 0o700 });
-  if (!isPrivate(cache)) throw new Error(`${cache} belongs to someone else or others may write to it`);
+  makeFolder(cache);
+  const problem = whyNotPrivate(cache); // native code is loaded from it
+  if (problem !== undefined) throw new Error(problem);
   const fresh = fs.mkdtempSync(join(cache, "new-"));
   try {
     writeFiles(files, fresh);
-    fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makeFolder(folder);
     for (const name of [...wanted, manifest]) fs.renameSync(join(fresh, name), join(folder, name));
   } finally {
     fs.rmSync(fresh, { recursive: true, force: true });
@@ -131,16 +127,6 @@ function isComplete(folder: string): boolean {
   try {
     const sums: Readonly<Record<string, unknown>> = JSON.parse(fs.readFileSync(join(folder, manifest), "utf8"));
     return [...wanted].every((name) => sha256(fs.readFileSync(join(folder, name))) === sums[name]);
-  } catch {
-    return false;
-  }
-}
-
-/** Whether only this user can have put something there: native code is loaded from it. */
-function isPrivate(folder: string): boolean {
-  try {
-    const stat = fs.lstatSync(folder);
-    return stat.isDirectory() && stat.uid === process.getuid?.() && (stat.mode & 0o022) === 0;
   } catch {
     return false;
   }
