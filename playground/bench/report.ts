@@ -1,0 +1,105 @@
+/** What people read of a run: a table in the terminal, a summary, and the README's table. */
+import { type Case, peers, tokenCounts } from "./cases.ts";
+import type { Cell, Limits } from "./measure.ts";
+import { geometricMean } from "./statistics.ts";
+
+/** A whole run, as it is written to a file. */
+export interface Run {
+  readonly date: string;
+  readonly device: string;
+  readonly cublasLt: string;
+  readonly revision: string;
+  readonly replays: number;
+  readonly limits: Limits;
+  readonly cells: readonly Cell[];
+  /** Cells without a time, and why. */
+  readonly failures: readonly string[];
+}
+
+/** The shortest time that the bytes and the launch allow. */
+export function floorUs({ bytes }: Pick<Cell, "bytes">, { streamBytesPerUs, emptyUs }: Limits): number {
+  return Math.max(bytes / streamBytesPerUs, emptyUs);
+}
+
+/** How often ours fits into another's time. */
+function ratio({ ours }: Cell, other: { readonly median: number } | undefined): number | undefined {
+  return other && other.median / ours.median;
+}
+
+const headings = [
+  ...["N", "K", "in", "out", "M", "kernel", "us", "p5", "p95", "no PDL", "hot", "noise"],
+  ...["GB/s", "of stream", "floor", "cuBLAS", "x", "best of 8", "x", "peer's x", "where"],
+] as const;
+
+function fields(cell: Cell, limits: Limits): readonly string[] {
+  const { N, K, M, dtype, out, kernel, ours, oursHot, oursWithoutPdl, noise, bytes, cublas, cublasBest, where } = cell;
+  const us = (value: number | undefined): string => (value === undefined ? "-" : value.toFixed(2));
+  const percent = (share: number): string => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  const peer = peers().get([dtype, N, K, M].join());
+  return [
+    ...[N, K, dtype, out, M, kernel].map(String),
+    ...[ours.median, ours.p5, ours.p95, oursWithoutPdl.median, oursHot.median].map(us),
+    percent(noise),
+    (bytes / ours.median / 1000).toFixed(0),
+    percent(bytes / ours.median / limits.streamBytesPerUs),
+    us(floorUs(cell, limits)),
+    ...[cublas?.median, ratio(cell, cublas), cublasBest?.median, ratio(cell, cublasBest), peer?.ratio].map(us),
+    where,
+  ];
+}
+
+/** One line a cell, right-aligned. */
+export function table({ cells, limits }: Pick<Run, "cells" | "limits">): string {
+  const rows = [headings, ...cells.map((cell) => fields(cell, limits))];
+  const widths = headings.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
+  const last = headings.length - 1;
+  return rows
+    .map((row) => row.map((text, i) => (i === last ? text : text.padStart(widths[i] ?? 0))).join("  "))
+    .join("\n");
+}
+
+/** A few lines: limits, means over all cells, and where ours is slower. */
+export function summary({ cells, limits, failures }: Run): string {
+  const mean = (of: (cell: Cell) => number | undefined): string => {
+    const values = cells.map(of).filter((value) => value !== undefined);
+    return values.length > 0 ? `${geometricMean(values).toFixed(2)}x (${values.length} cells)` : "none";
+  };
+  const slower = cells.filter((cell) => (ratio(cell, cell.cublasBest) ?? 1) < 1);
+  const againstPeer = (cell: Cell): number | undefined => {
+    const peer = peers().get([cell.dtype, cell.N, cell.K, cell.M].join());
+    const own = ratio(cell, cell.cublas);
+    return peer && own && own / peer.ratio;
+  };
+  return [
+    `stream read ${(limits.streamBytesPerUs / 1e6).toFixed(2)} TB/s; an empty kernel ${limits.emptyUs.toFixed(2)} us in a chain, ` +
+      `${limits.emptyWithoutPdlUs.toFixed(2)} without PDL`,
+    `faster than cuBLASLt's first choice: ${mean((cell) => ratio(cell, cell.cublas))}`,
+    `faster than the best of its first 8: ${mean((cell) => ratio(cell, cell.cublasBest))}`,
+    `its ratio beside the best hand-written peer's: ${mean(againstPeer)}`,
+    `slower than the best of 8 in ${slower.length}: ${slower.map(({ N, K, dtype, M }) => `${M}x${N}x${K} ${dtype}`).join(", ") || "no cell"}`,
+    ...failures,
+  ].join("\n");
+}
+
+/** For the README: shapes of one kind, times of ours and how often they fit into cuBLASLt's best. */
+export function markdown({ cells, date, device, cublasLt, revision }: Run, group: string): string {
+  const shapes = new Map<string, Case>();
+  for (const cell of cells) if (cell.group === group) shapes.set([cell.N, cell.K, cell.dtype].join(), cell);
+  const rows = [...shapes.values()].map(({ where, N, K, dtype, out }) => {
+    const times = tokenCounts.map((M) => {
+      const cell = cells.find((c) => c.N === N && c.K === K && c.dtype === dtype && c.out === out && c.M === M);
+      if (!cell) return "-";
+      const times = ratio(cell, cell.cublasBest);
+      return `${cell.ours.median.toFixed(2)}${times ? ` (${times.toFixed(1)}x)` : ""}`;
+    });
+    return `| ${N} x ${K} ${dtype} | ${where} | ${times.join(" | ")} |`;
+  });
+  return [
+    `| N x K | where | ${tokenCounts.map((M) => `M = ${M}`).join(" | ")} |`,
+    `| --- | --- | ${tokenCounts.map(() => "---").join(" | ")} |`,
+    ...rows,
+    "",
+    `Microseconds a launch, cold weights, in a PDL chain; in parentheses how often that fits into the best of cuBLASLt's first 8`,
+    `algorithms. ${device}, cuBLASLt ${cublasLt}, ${date}, revision ${revision}.`,
+  ].join("\n");
+}
