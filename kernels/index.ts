@@ -12,3 +12,4 @@ export type { GemmConfig } from "./gemm-plan.ts";
 export { rmsNorm, type RmsNormConfig, rmsNormConfigurations, rmsNormReference } from "./rms-norm.ts";
 export { llGemmMmaBf16, type LlGemmMmaConfig, llGemmMmaE4m3 } from "./ll-gemm-mma.ts";
 export { llGemmPipelineBf16, type LlGemmPipelineConfig, llGemmPipelineE4m3 } from "./ll-gemm-pipeline.ts";
+export { llGemmStreamBf16, type LlGemmStreamConfig, llGemmStreamE4m3 } from "./ll-gemm-stream.ts";

@@ -51,7 +51,7 @@ function multiply<In extends InName, Out extends OutName>(
   atom: MmaAtom<In, In, "f32">,
   { cluster, warps, turnK, turns, early, tokens }: ReturnType<typeof planOf>,
 ): void {
-  const splitK = { M, N, out, tokens, warps };
+  const splitK = { M, N, out, columns: 16, tokens, slices: cluster * warps };
   const sPart = partialSums(t, splitK);
   t.cluster.arrive();
 

@@ -48,7 +48,7 @@ function multiply<In extends InName, Out extends OutName>(
   atom: MmaAtom<In, In, "f32">,
   { cluster = 8, stages = 4 }: LlGemmPipelineConfig<Out>,
 ): void {
-  const splitK = { M, N, out, tokens: 16, warps: mmaWarps };
+  const splitK = { M, N, out, columns: 16, tokens: 16, slices: cluster * mmaWarps };
   const sPart = partialSums(t, splitK);
   t.cluster.arrive();
 
