@@ -1,17 +1,25 @@
 /**
- * The one interface behind which every executor stands: compile, allocate, write, launch, read, time, dispose.
+ * The one interface behind which every executor stands: compile, allocate, write, bind, launch, read, time, dispose.
  * A backend knows the IR and nothing of kernels; arguments reach it already checked (bind.ts).
  */
-import type { DType } from "../dsl/dtype.ts";
 import type { Kernel } from "../dsl/kernel.ts";
 import type { Params } from "../dsl/params.ts";
-import type { DeviceTensor } from "./tensor.ts";
+import type { Location } from "../dsl/source.ts";
+import type { Arguments, Scalars } from "./bind.ts";
 
-/** A piece of device memory. Freed once, explicitly or with its backend; every use after that throws DisposedError. */
-export interface Storage {
+/**
+ * A piece of device memory. Freed once: explicitly, by `using`, or with its backend; every use after that throws
+ * DisposedError.
+ */
+export interface Storage extends Disposable {
   readonly backend: Backend;
   readonly byteLength: number;
   readonly freed: boolean;
+  /** Where it became read-only, if it did; nothing writes it after that. */
+  readonly frozenAt: Location | undefined;
+  /** Waits for what was enqueued, then makes it read-only for ever. @throws DisposedError, DeviceError */
+  freeze(at: Location): void;
+  /** Gives the memory back, after the launches that may use it. A second call does nothing. */
   free(): void;
 }
 
@@ -23,25 +31,28 @@ export interface Executable<P extends Params = Params> {
   readonly source: string;
   /** Wall-clock time of the target's compiler, without tracing and emitting. */
   readonly compileMs: number;
+
+  /**
+   * Checks the arguments and prepares everything that launching them takes. Device tensors stay the caller's; a launch
+   * after one of them was freed throws.
+   * @throws ArgumentError with the parameter and what it should be; DisposedError for freed memory
+   */
+  bind(args: Arguments<P>): Launch<P>;
 }
 
-/** A run-time scalar or size with the value it has in one launch. */
-export interface BoundScalar {
-  readonly name: string;
-  readonly dtype: DType<"f32" | "i32" | "u32">;
-  readonly value: number;
+/** A kernel with its arguments: what can be launched, any number of times. */
+export interface Launch<P extends Params = Params> {
+  readonly kernel: Kernel<P>;
+
+  /** Enqueues one launch, after all earlier ones; returns at once. @throws DisposedError, ArgumentError, DeviceError */
+  launch(): void;
+  /** Changes scalars from the next launch on; tensors want a new `bind`. @throws ArgumentError */
+  set(scalars: Partial<Scalars<P>>): void;
+  /** Enqueues `launches` launches back to back and returns their mean time in microseconds, device time where it can be had. */
+  timeUs(launches: number): Promise<number>;
 }
 
-/** The checked arguments of one launch, in the order of the kernel's parameters. */
-export interface BoundLaunch {
-  /** What they are arguments of; a launch of anything else is refused. */
-  readonly kernel: Kernel;
-  readonly grid: readonly [x: number, y: number, z: number];
-  readonly tensors: readonly DeviceTensor[];
-  readonly scalars: readonly BoundScalar[];
-}
-
-export interface Backend {
+export interface Backend extends AsyncDisposable {
   readonly name: "cuda" | "wgsl";
   /** For people: the device and how it was found, e.g. "SwiftShader (Dawn)". */
   readonly device: string;
@@ -50,14 +61,12 @@ export interface Backend {
   compile<P extends Params>(kernel: Kernel<P>): Promise<Executable<P>>;
   /** Allocates memory whose content is undefined. `byteLength` >= 1. @throws DeviceError when there is no room */
   allocate(byteLength: number): Storage;
+  /** Copies in after everything enqueued so far. @throws ArgumentError when the memory is frozen; DisposedError */
   write(storage: Storage, offsetBytes: number, bytes: Uint8Array): void;
+  /** What everything enqueued so far leaves there. @throws DeviceError when a launch failed; DisposedError */
   read(storage: Storage, offsetBytes: number, byteLength: number): Promise<Uint8Array<ArrayBuffer>>;
-  /** Enqueues one launch after all earlier ones; returns at once. */
-  launch(executable: Executable, launch: BoundLaunch): void;
   /** Waits for everything enqueued. @throws DeviceError when a launch failed */
   synchronize(): Promise<void>;
-  /** Enqueues `launches` launches back to back and returns their mean time in microseconds, device time where it can be had. */
-  timeUs(executable: Executable, launch: BoundLaunch, launches: number): Promise<number>;
   /** Frees everything that this backend made. Idempotent. */
   dispose(): Promise<void>;
 }

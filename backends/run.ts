@@ -5,9 +5,9 @@ import { HostTensor } from "../dsl/host.ts";
 import { isWritten, type Tensor } from "../dsl/ir.ts";
 import type { Kernel } from "../dsl/kernel.ts";
 import type { Params, ScalarSpec, TensorSpec } from "../dsl/params.ts";
-import type { Backend, BoundLaunch, Executable } from "./backend.ts";
-import { type Arguments, bind } from "./bind.ts";
-import { type DeviceTensor, deviceTensor } from "./tensor.ts";
+import type { Backend, Executable, Launch } from "./backend.ts";
+import type { Arguments } from "./bind.ts";
+import { type DeviceTensor, deviceTensor, frozenTensor, isStranger } from "./tensor.ts";
 
 type TensorData<S> =
   S extends TensorSpec<infer _R, infer N, infer _Rank> ? HostTensor<N> : S extends ScalarSpec ? number : never;
@@ -28,21 +28,21 @@ export type HostResults<P extends Params> = {
   ]: P[K] extends TensorSpec<infer _R, infer N, infer _Rank> ? HostTensor<N> : never;
 };
 
-/** A kernel with its arguments on the device, ready to be launched any number of times. */
-export class PreparedRun<P extends Params> {
+/** A kernel with its arguments on the device, ready to be launched any number of times. `using` frees them. */
+export class PreparedRun<P extends Params> implements Disposable {
   readonly executable: Executable<P>;
-  readonly launchArguments: BoundLaunch;
+  private readonly bound: Launch<P>;
   private readonly tensors: ReadonlyMap<string, DeviceTensor>;
 
-  constructor(executable: Executable<P>, tensors: ReadonlyMap<string, DeviceTensor>, launchArguments: BoundLaunch) {
+  constructor(executable: Executable<P>, tensors: ReadonlyMap<string, DeviceTensor>, bound: Launch<P>) {
     this.executable = executable;
     this.tensors = tensors;
-    this.launchArguments = launchArguments;
+    this.bound = bound;
   }
 
   /** Enqueues one launch. */
   launch(): void {
-    this.executable.backend.launch(this.executable, this.launchArguments);
+    this.bound.launch();
   }
 
   /** Every output and inout tensor, after all launches so far. @throws DeviceError */
@@ -55,18 +55,22 @@ export class PreparedRun<P extends Params> {
     return results as HostResults<P>;
   }
 
-  /** Mean time of one launch, in microseconds; see Backend.timeUs. */
+  /** Mean time of one launch, in microseconds; see Launch.timeUs. */
   timeUs(launches: number): Promise<number> {
-    return this.executable.backend.timeUs(this.executable, this.launchArguments, launches);
+    return this.bound.timeUs(launches);
   }
 
   free(): void {
     for (const tensor of this.tensors.values()) tensor.free();
   }
+
+  [Symbol.dispose](): void {
+    this.free();
+  }
 }
 
 /**
- * Compiles (or takes the backend's earlier executable) and uploads.
+ * Compiles (or takes the backend's earlier executable), uploads, freezes what the kernel takes as frozen, and binds.
  * @throws ArgumentError, CompileError, DeviceError
  */
 export async function prepare<P extends Params>(
@@ -78,10 +82,11 @@ export async function prepare<P extends Params>(
   const tensors = new Map<string, DeviceTensor>();
   try {
     for (const tensor of kernel.ir.tensors) {
-      tensors.set(tensor.name, deviceTensor(backend, hostData(kernel, tensor, (args as Given)[tensor.name])));
+      const data = hostData(kernel, tensor, (args as Given)[tensor.name]);
+      tensors.set(tensor.name, tensor.role === "frozen" ? frozenTensor(backend, data) : deviceTensor(backend, data));
     }
     const onDevice: Record<string, unknown> = { ...args, ...Object.fromEntries(tensors) };
-    return new PreparedRun(executable, tensors, bind(kernel, onDevice as Arguments<P>, backend));
+    return new PreparedRun(executable, tensors, executable.bind(onDevice as Arguments<P>));
   } catch (error) {
     for (const tensor of tensors.values()) tensor.free();
     throw error;
@@ -97,13 +102,9 @@ export async function run<P extends Params>(
   kernel: Kernel<P>,
   args: HostArguments<P>,
 ): Promise<HostResults<P>> {
-  const prepared = await prepare(backend, kernel, args);
-  try {
-    prepared.launch();
-    return await prepared.read();
-  } finally {
-    prepared.free();
-  }
+  using prepared = await prepare(backend, kernel, args);
+  prepared.launch();
+  return await prepared.read();
 }
 
 type Given = Readonly<Record<string, unknown>>;
@@ -116,7 +117,10 @@ function hostData({ name: kernelName }: Kernel, { name, role, dtype, shape }: Te
     return HostTensor.filled(dtype, numbers, 0xff);
   }
   const problem = value === undefined ? `${name} is missing` : `${name} must be a HostTensor`;
+  const lost = isStranger(value, ["bytes", "dtype"]);
   throw new ArgumentError(`${kernelName}: ${problem}`, {
-    hint: `HostTensor.from(${dtype.name}, [${shape.join(", ")}], values)`,
+    hint: lost
+      ? `What comes from another thread is no HostTensor any more: new HostTensor(${dtype.name}, shape, bytes)`
+      : `HostTensor.from(${dtype.name}, [${shape.join(", ")}], values)`,
   });
 }

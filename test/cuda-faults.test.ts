@@ -1,9 +1,10 @@
 /** What the CUDA backend says when something fails, against the stand-in for libcuda (cuda-driver.test.ts). */
-import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { cudaAvailable, openCuda } from "../backends/cuda/runtime.ts";
+import { f32 } from "../dsl/dtype.ts";
 import { ArgumentError, CompileError, DeviceError, DisposedError, NotFoundError, ShapeError } from "../dsl/errors.ts";
 import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
-import { axpy, axpyLaunch, fakeKernel, one, trap, vector } from "./fake-cuda/kernels.ts";
+import { axpy, bound, boundAxpy, fakeKernel, idle, trap, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
 
@@ -15,6 +16,7 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     fake = buildFakeCuda();
   });
   beforeEach(() => fake.reset());
+  afterEach(() => expect(fake.violations()).toBe(0));
   afterAll(() => fake.remove());
 
   it("maps the compiler's complaint to TypeScript", async () => {
@@ -40,16 +42,16 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   it("refuses freed memory, memory of another backend, and places outside", async () => {
     await using cuda = await openCuda();
     await using other = await openCuda();
-    const executable = await cuda.compile(axpy);
     const [x, y] = [vector(cuda, [1]), vector(cuda, [1])];
     x.free();
     x.free();
     expect(x.storage.freed).toBe(true);
-    expect(() => cuda.launch(executable, axpyLaunch(x, y, 1))).toThrow(DisposedError);
+    await expect(boundAxpy(cuda, x, y, 1)).rejects.toThrow(DisposedError);
     expect(() => cuda.write(x.storage, 0, new Uint8Array(4))).toThrow(DisposedError);
     await expect(cuda.read(x.storage, 0, 4)).rejects.toThrow(DisposedError);
-    expect(() => cuda.launch(executable, axpyLaunch(vector(other, [1]), y, 1))).toThrow(ArgumentError);
-    expect(() => other.launch(executable, one(axpy))).toThrow("axpy was compiled by another backend");
+    await expect(boundAxpy(cuda, vector(other, [1]), y, 1)).rejects.toThrow(ArgumentError);
+    expect(() => other.write(y.storage, 0, new Uint8Array(4))).toThrow(ArgumentError);
+    expect(() => other.pointerOf(y)).toThrow(ArgumentError);
     for (const offset of [1, -1, NaN, 2 ** 53]) {
       expect(() => cuda.write(y.storage, offset, new Uint8Array(4))).toThrow(ShapeError);
     }
@@ -58,30 +60,16 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     expect(() => cuda.write(y.storage, 0, detached)).toThrow("detached");
   });
 
-  it("refuses the arguments of another kernel before it asks CUDA anything", async () => {
-    await using cuda = await openCuda();
-    const idle = fakeKernel("idle");
-    const executable = await cuda.compile(idle);
-    const calls = fake.log().length;
-    const message =
-      "The arguments were bound for kernel trap, the executable is of kernel idle\n" +
-      "  trap was made at kernels/trap.ts:7:3\n  idle was made at kernels/idle.ts:7:3";
-    expect(() => cuda.launch(executable, one(trap))).toThrow(message);
-    await expect(cuda.timeUs(executable, one(trap), 3)).rejects.toThrow(message);
-    expect(() => cuda.launch(executable, one(fakeKernel("idle")))).toThrow(ArgumentError);
-    expect(fake.log()).toHaveLength(calls);
-  });
-
   it("ends a read whose memory or backend goes away meanwhile", async () => {
     const cuda = await openCuda();
     const [x, y] = [vector(cuda, [1]), vector(cuda, [1])];
-    const executable = await cuda.compile(axpy);
-    cuda.launch(executable, axpyLaunch(x, y, 1));
+    const launch = await boundAxpy(cuda, x, y, 1);
+    launch.launch();
     const ofFreed = expect(cuda.read(y.storage, 0, 4)).rejects.toThrow("Device memory was used after it was freed");
-    cuda.launch(executable, axpyLaunch(x, y, 1)); // even though this lets the read copy at once
+    launch.launch(); // even though this lets the read copy at once
     y.free();
     await ofFreed;
-    cuda.launch(executable, axpyLaunch(vector(cuda, [1]), x, 1));
+    (await boundAxpy(cuda, vector(cuda, [1]), x, 1)).launch();
     const ofDisposed = expect(cuda.read(x.storage, 0, 4)).rejects.toThrow(DisposedError);
     await Promise.all([cuda.dispose(), ofDisposed]);
     expect(fake.leaks()).toBe(0);
@@ -90,7 +78,8 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   it("says which kernel destroyed the context, to this call and every later one, until it is reopened", async () => {
     const cuda = await openCuda();
     const storage = cuda.allocate(4);
-    cuda.launch(await cuda.compile(trap), one(trap));
+    const launch = await bound(cuda, trap);
+    launch.launch();
     const first = cuda.synchronize();
     await expect(first).rejects.toThrow(DeviceError);
     await expect(first).rejects.toThrow(
@@ -103,6 +92,8 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     );
     expect(() => cuda.write(storage, 0, new Uint8Array(4))).toThrow(/openCuda\(\) again/);
     await expect(cuda.read(storage, 0, 4)).rejects.toThrow(DeviceError);
+    expect(() => launch.launch()).toThrow(/^Not launching trap, because of an earlier failure\. Kernel trap failed/);
+    expect(() => cuda.pinned(f32, [1])).toThrow(DeviceError);
     const neighbour = openCuda(); // shares the context
     await expect(neighbour).rejects.toThrow(/Kernel trap failed/);
     expect(
@@ -119,28 +110,46 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   });
 
   it("lists the suspects when several launches were under way; debug mode finds the one", async () => {
-    const idle = fakeKernel("idle");
     await using cuda = await openCuda();
-    for (const kernel of [idle, trap, idle]) cuda.launch(await cuda.compile(kernel), one(kernel));
+    for (const kernel of [idle, trap, idle]) (await bound(cuda, kernel)).launch();
     await expect(cuda.synchronize()).rejects.toThrow(/One of the kernels idle, trap \(launched last\) failed/);
     await cuda.dispose();
 
     await using careful = await openCuda({ debug: true });
-    careful.launch(await careful.compile(idle), one(idle));
-    const executable = await careful.compile(trap);
-    expect(() => careful.launch(executable, one(trap))).toThrow(/^Kernel trap failed/);
+    (await bound(careful, idle)).launch();
+    const launch = await bound(careful, trap);
+    expect(() => launch.launch()).toThrow(/^Kernel trap failed/);
+  });
+
+  it("forgets suspects that are known to have ended well", async () => {
+    await using cuda = await openCuda();
+    const names = Array.from({ length: 20 }, (_, i) => `kernel${i}`);
+    const launches = await Promise.all(names.map((name) => bound(cuda, fakeKernel(name))));
+    for (const launch of launches) launch.launch();
+    await cuda.synchronize();
+    for (const launch of [launches[3], launches[5]]) launch?.launch();
+    (await bound(cuda, trap)).launch();
+    await expect(cuda.synchronize()).rejects.toThrow(/One of the kernels kernel3, kernel5, trap \(launched last\)/);
+    await cuda.dispose();
+
+    await using again = await openCuda();
+    (await bound(again, trap)).launch();
+    for (const name of names) (await bound(again, fakeKernel(name))).launch();
+    await expect(again.synchronize()).rejects.toThrow(
+      /One of the kernels kernel4, kernel5, .*kernel19 \(launched last\)/,
+    );
   });
 
   it("passes on a launch that CUDA refuses, and goes on", async () => {
     await using cuda = await openCuda();
-    const executable = await cuda.compile(axpy);
-    const launch = axpyLaunch(vector(cuda, [1]), vector(cuda, [1]), 1);
+    const y = vector(cuda, [1]);
+    const launch = await boundAxpy(cuda, vector(cuda, [1]), y, 1);
     fake.fail("cuLaunchKernelEx", 701);
-    expect(() => cuda.launch(executable, launch)).toThrow(
+    expect(() => launch.launch()).toThrow(
       "CUDA failed, launching axpy: CUDA_ERROR_FAKE (701: made up)\n  at kernels/axpy.ts:7:3",
     );
-    cuda.launch(executable, launch);
-    await cuda.synchronize();
+    launch.launch();
+    expect(await valuesOf(y)).toEqual([2]);
   });
 
   it("explains a cubin that the driver refuses", async () => {
@@ -155,7 +164,7 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   it("says that there is no such device", async () => {
     await expect(openCuda({ ordinal: 1 })).rejects.toThrow("There is no CUDA device 1; 1 found");
     await expect(openCuda({ ordinal: NaN })).rejects.toThrow(NotFoundError);
-    fake.device(0, 0, 0);
+    fake.noDevice();
     expect(cudaAvailable()).toBe(false);
   });
 

@@ -1,7 +1,7 @@
 /** What tests of kernels share: the devices that are here, and runs whose outputs stand between poisoned red zones. */
 import { expect } from "vitest";
 import type { Backend } from "../backends/backend.ts";
-import { type Arguments, bind } from "../backends/bind.ts";
+import type { Arguments } from "../backends/bind.ts";
 import { compileReport } from "../backends/cuda/compile.ts";
 import { cudaAvailable, emitCuda, openCuda } from "../backends/cuda/index.ts";
 import { openNvcc } from "../backends/cuda/nvcc.ts";
@@ -43,10 +43,11 @@ export async function runGuarded<P extends Params>(
     if (role === "output") image.fill(poisonByte, redZoneBytes, redZoneBytes + data.bytes.length);
     else image.set(data.bytes, redZoneBytes);
     backend.write(storage, 0, image);
-    tensors.set(name, new DeviceTensor(storage, data.dtype, data.shape, redZoneBytes));
+    const tensor = new DeviceTensor(storage, data.dtype, data.shape, redZoneBytes);
+    tensors.set(name, role === "frozen" ? tensor.freeze() : tensor);
   }
   const onDevice: Record<string, unknown> = { ...args, ...Object.fromEntries(tensors) };
-  backend.launch(executable, bind(kernel, onDevice as Arguments<P>, backend));
+  executable.bind(onDevice as Arguments<P>).launch();
   const results: Record<string, HostTensor> = {};
   for (const { name, role } of kernel.ir.tensors) {
     const tensor = tensors.get(name);

@@ -4,9 +4,8 @@
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "../backends/backend.ts";
-import { bind } from "../backends/bind.ts";
 import { emitCuda } from "../backends/cuda/index.ts";
-import { deviceTensor } from "../backends/tensor.ts";
+import { deviceTensor, frozenTensor } from "../backends/tensor.ts";
 import { f32, frozen, HostTensor, input, type Kernel, kernel, output, type Params, PdlError } from "../dsl/index.ts";
 import { verify } from "../dsl/verify/verify.ts";
 import { devices, mustCompile } from "./harness.ts";
@@ -86,15 +85,15 @@ describe.each(devices)("a late producer on $name", ({ name, missing, open }) => 
     mustCompile(second);
     const [first, then] = [await backend.compile(lateProducer), await backend.compile(second)];
     const old = HostTensor.from(f32, [count], new Array<number>(count).fill(poison));
-    const bias = deviceTensor(backend, HostTensor.from(f32, [1], [1000]));
+    const bias = frozenTensor(backend, HostTensor.from(f32, [1], [1000]));
     const [value, data] = [deviceTensor(backend, f32, [1]), deviceTensor(backend, old)];
     const result = deviceTensor(backend, old);
+    const launches = [first.bind({ value, data }), then.bind({ bias, data, result })];
     let stale = 0;
     for (let round = 1; round <= rounds; round++) {
       value.write(HostTensor.from(f32, [1], [round]));
       data.write(old);
-      backend.launch(first, bind(lateProducer, { value, data }, backend));
-      backend.launch(then, bind(second, { bias, data, result }, backend));
+      for (const launch of launches) launch.launch();
       if ((await result.read()).values().some((read) => read !== round + 1000)) stale++;
     }
     return stale;

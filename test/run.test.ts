@@ -1,13 +1,13 @@
-/** Running kernels on host data: what `run`, `prepare`, `bind` and `HostTensor` accept, and what they say otherwise. */
+/** Running kernels on host data: what `run`, `prepare`, binding and `HostTensor` accept, and what they say otherwise. */
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Backend } from "../backends/backend.ts";
-import { bind } from "../backends/bind.ts";
 import { emitCuda } from "../backends/cuda/index.ts";
-import { run } from "../backends/run.ts";
-import { DeviceTensor, deviceTensor } from "../backends/tensor.ts";
+import { prepare, run } from "../backends/run.ts";
+import { DeviceTensor, deviceTensor, frozenTensor } from "../backends/tensor.ts";
 import { emitWgsl, openWgsl } from "../backends/wgsl/index.ts";
 import {
   ArgumentError,
+  DisposedError,
   f32,
   frozen,
   HostTensor,
@@ -16,6 +16,7 @@ import {
   input,
   kernel,
   output,
+  scalar,
   ShapeError,
   size,
   UnsupportedError,
@@ -66,26 +67,65 @@ test("what is no host tensor is refused with what to write", async () => {
   );
 });
 
-test("memory that a kernel writes belongs to one parameter", () => {
+test("memory that a kernel writes belongs to one parameter", async () => {
+  const executable = await backend.compile(double);
   const tensor = deviceTensor(backend, f32, [32]);
-  expect(() => bind(double, { x: tensor, y: tensor }, backend)).toThrow(ArgumentError);
-  expect(() => bind(double, { x: tensor, y: tensor }, backend)).toThrow(
+  expect(() => executable.bind({ x: tensor, y: tensor })).toThrow(ArgumentError);
+  expect(() => executable.bind({ x: tensor, y: tensor })).toThrow(
     /x and y share memory that the kernel writes\n.*\n.*inout/,
   );
+  // WGSL needs more than CUDA: storage of its own for what is written.
   const wide = backend.allocate(1024);
   const [low, high] = [new DeviceTensor(wide, f32, [32], 0), new DeviceTensor(wide, f32, [32], 512)];
-  expect(() => bind(double, { x: low, y: high }, backend)).not.toThrow();
+  expect(() => executable.bind({ x: low, y: high })).toThrow(
+    /"x" and "y" of kernel "double_it" share memory, one is read/,
+  );
 });
 
-test("arguments of one kernel don't launch another", async () => {
-  const other = await backend.compile(
-    kernel(
-      { name: "other", grid: 1, block: 32, params: { x: input(f32, [4096]), y: output(f32, [4096]) } },
-      (t) => void t.pdl.wait(),
-    ),
+test("frozen parameters take frozen tensors, which run and prepare make by themselves", async () => {
+  const shift = kernel(
+    { name: "shift", grid: 1, block: 32, params: { by: frozen(f32, [32]), y: inout(f32, [32]), scale: scalar(f32) } },
+    (t, { by, scale }) => {
+      const early = by.load([t.lane]);
+      const { y } = t.pdl.wait();
+      y.store([t.lane], y.load([t.lane]).mul(scale).add(early));
+    },
   );
-  const args = bind(double, { x: deviceTensor(backend, f32, [32]), y: deviceTensor(backend, f32, [32]) }, backend);
-  expect(() => backend.launch(other, args)).toThrow(/bound for kernel double_it, the executable is of kernel other/);
+  const { y } = await run(backend, shift, { by: counting, y: counting, scale: 10 });
+  expect([...y.values()]).toEqual(Array.from({ length: 32 }, (_, i) => 11 * i));
+
+  const executable = await backend.compile(shift);
+  const by = deviceTensor(backend, counting);
+  const target = deviceTensor(backend, counting);
+  expect(() => executable.bind({ by: by as never, y: target, scale: 0 })).toThrow(
+    /shift: by is a frozen parameter.*\n.*\n.*frozenTensor\(backend, hostTensor\), or by\.freeze\(\)/,
+  );
+  const launch = executable.bind({ by: by.freeze(), y: target, scale: 0 });
+  launch.launch();
+  launch.set({ scale: 2 });
+  launch.launch();
+  expect([...(await target.read()).values()]).toEqual(Array.from({ length: 32 }, (_, i) => 3 * i));
+  expect(() => launch.set({ scale: NaN })).toThrow("shift: scale is NaN");
+
+  expect(() => by.write(counting)).toThrow(/This memory is frozen.*\n.*frozen at test\/run\.test\.ts:\d+/);
+  target.freeze();
+  expect(() => launch.launch()).toThrow(/shift: y is inout, but the tensor given is frozen/);
+  expect(() => executable.bind({ by: frozenTensor(backend, counting), y: target, scale: 0 })).toThrow(
+    /shift: y is inout, but the tensor given is frozen[^]*frozen at test\/run\.test\.ts:\d+/,
+  );
+});
+
+test("a prepared run frees its tensors, by itself at the end of `using`", async () => {
+  let prepared;
+  {
+    using inner = await prepare(backend, double, { x: counting });
+    inner.launch();
+    inner.launch();
+    expect((await inner.read()).y.values()[31]).toBe(62);
+    expect(await inner.timeUs(2)).toBeGreaterThan(0);
+    prepared = inner;
+  }
+  expect(() => prepared.launch()).toThrow(DisposedError);
 });
 
 test("a kernel is compiled once per backend", async () => {

@@ -4,9 +4,9 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { DeviceTensor, deviceTensor } from "../backends/tensor.ts";
 import { openDevice } from "../backends/wgsl/device.ts";
 import { openWgsl, WgslBackend } from "../backends/wgsl/runtime.ts";
-import { f32, u8 } from "../dsl/dtype.ts";
+import { f32, u32, u8 } from "../dsl/dtype.ts";
 import { ArgumentError, CompileError, DeviceError, DisposedError, UnsupportedError } from "../dsl/errors.ts";
-import { compileModule, scaleBy, scaleModule, slowLaunch, slowModule } from "./children/wgsl-support.ts";
+import { bind, compileModule, compileScale, scaleModule, slowLaunch, slowModule } from "./children/wgsl-support.ts";
 
 describe("memory and launches", () => {
   let backend: WgslBackend;
@@ -39,9 +39,8 @@ describe("memory and launches", () => {
     const x = backend.allocate(8);
     const y = backend.allocate(8);
     backend.write(x, 0, new Uint8Array(new Float32Array([1, 2]).buffer));
-    const tensors = [new DeviceTensor(x, f32, [2]), new DeviceTensor(y, f32, [2])];
-    const scale = await compileModule(backend, "scale", scaleModule);
-    backend.launch(scale, { kernel: scale.kernel, grid: [1, 1, 1], tensors, scalars: scaleBy(1, 0) });
+    const tensors = { x: new DeviceTensor(x, f32, [2]), y: new DeviceTensor(y, f32, [2]) };
+    bind(await compileScale(backend), { ...tensors, scale: 1, bias: 0 }).launch();
     backend.write(y, 1, Uint8Array.of(7));
     const expected = new Uint8Array(new Float32Array([1, 3]).buffer);
     expected[1] = 7;
@@ -49,34 +48,30 @@ describe("memory and launches", () => {
   });
 
   it("runs a module with several scalars and workgroups, in order with other launches, and times it", async () => {
-    const scale = await compileModule(backend, "scale", scaleModule);
+    const scale = await compileScale(backend, 16);
     expect(scale.compileMs).toBeGreaterThan(0);
     expect(scale.source).toContain("fn scale");
     const n = 1000;
     const x = deviceTensor(backend, f32, [n]);
     const y = deviceTensor(backend, f32, [n]);
     backend.write(x.storage, 0, new Uint8Array(Float32Array.from({ length: n }, (_, i) => i % 7).buffer));
-    const grid = [16, 1, 1] as const;
-    backend.launch(scale, { kernel: scale.kernel, grid, tensors: [x, y], scalars: scaleBy(2, 5) });
-    backend.launch(scale, { kernel: scale.kernel, grid, tensors: [y, x], scalars: scaleBy(-1, 0) });
+    const there = bind(scale, { x, y, scale: 2, bias: 5 });
+    there.launch();
+    bind(scale, { x: y, y: x, scale: -1, bias: 0 }).launch();
     const result = new Float32Array((await backend.read(x.storage, 0, 4 * n)).buffer);
     expect([...result]).toEqual(Array.from({ length: n }, (_, i) => -(2 * (i % 7) + 5 + i) + i));
 
-    expect(
-      await backend.timeUs(scale, { kernel: scale.kernel, grid, tensors: [x, y], scalars: scaleBy(1, 0) }, 10),
-    ).toBeGreaterThan(0);
-    backend.launch(scale, { kernel: scale.kernel, grid: [0, 1, 1], tensors: [x, y], scalars: scaleBy(1, 0) });
-    await backend.synchronize();
+    expect(await there.timeUs(10)).toBeGreaterThan(0);
+    for (const bad of [0, NaN, 0.5]) await expect(there.timeUs(bad)).rejects.toThrow(ArgumentError);
   });
 
   it("refuses memory that is freed, foreign, out of range, misplaced or too large", async () => {
     const storage = backend.allocate(1024);
-    const scale = await compileModule(backend, "scale", scaleModule);
+    const scale = await compileScale(backend);
     const tensor = (offset: number): DeviceTensor => new DeviceTensor(storage, f32, [4], offset);
-    const launch = (x: DeviceTensor, y: DeviceTensor) => () =>
-      backend.launch(scale, { kernel: scale.kernel, grid: [1, 1, 1], tensors: [x, y], scalars: scaleBy(1, 0) });
-    expect(launch(tensor(0), tensor(128))).toThrow(UnsupportedError);
-    expect(launch(tensor(0), tensor(256))).toThrow(/"x" and "y" of kernel "scale" share memory, .* the other written/);
+    const binding = (x: DeviceTensor, y: DeviceTensor) => () => bind(scale, { x, y, scale: 1, bias: 0 });
+    expect(binding(tensor(0), tensor(128))).toThrow(UnsupportedError);
+    expect(binding(tensor(0), tensor(256))).toThrow(/"x" and "y" of kernel "scale" share memory, .* the other written/);
     expect(() => backend.write(storage, 1020, new Uint8Array(5))).toThrow(ArgumentError);
     await expect(backend.read(storage, -1, 4)).rejects.toThrow(ArgumentError);
     expect(() => backend.allocate(2 ** 28 + 1)).toThrow(/maxBufferSize/);
@@ -87,9 +82,11 @@ describe("memory and launches", () => {
 
     const y = deviceTensor(backend, f32, [4]);
     const view = tensor(0);
+    const bound = binding(view, y)();
     storage.free();
     storage.free();
-    expect(launch(view, y)).toThrow(DisposedError);
+    expect(() => bound.launch()).toThrow(DisposedError);
+    expect(binding(view, y)).toThrow(DisposedError);
     expect(() => backend.write(storage, 0, new Uint8Array(4))).toThrow(DisposedError);
     await expect(view.read()).rejects.toThrow(DisposedError);
   });
@@ -100,20 +97,15 @@ describe("memory and launches", () => {
       @group(0) @binding(1) var<storage, read_write> b: array<u32>;
       @compute @workgroup_size(1) fn both() { a[0] = 1u; b[0] = 2u; }`;
     const tensors = ["a", "b"].map((name) => ({ name, access: "read_write" }) as const);
-    const both = await compileModule(backend, "both", {
-      ...scaleModule,
-      source,
-      entry: "both",
-      tensors,
-      uniformWords: 3,
-    });
+    const module = { ...scaleModule, source, entry: "both", tensors, uniformWords: 3 };
+    const both = await compileModule(backend, "both", module, { dtype: u8 });
     const storage = backend.allocate(512);
-    const launch = (bytes: number): void => {
-      const [a, b] = [new DeviceTensor(storage, u8, [bytes]), new DeviceTensor(storage, u8, [4], 256)];
-      backend.launch(both, { kernel: both.kernel, grid: [1, 1, 1], tensors: [a, b], scalars: [] });
+    const binding = (offset: number) => {
+      const [a, b] = [new DeviceTensor(storage, u8, [255]), new DeviceTensor(storage, u8, [255], offset)];
+      return bind(both, { a, b });
     };
-    expect(() => launch(260)).toThrow(/"a" and "b" of kernel "both" share memory, and both are written/);
-    launch(256);
+    expect(() => binding(128)).toThrow("both: a and b share memory that the kernel writes");
+    binding(256).launch();
     expect((await backend.read(storage, 256, 1))[0]).toBe(2);
   });
 
@@ -132,9 +124,11 @@ describe("memory and launches", () => {
   });
 
   it("names the kernel of an invalid launch at the next synchronize, once", async () => {
-    const wide = await compileModule(backend, "wide", { ...scaleModule, workgroupCount: () => [70_000, 1, 1] });
-    const tensors = [deviceTensor(backend, f32, [4]), deviceTensor(backend, f32, [4])];
-    backend.launch(wide, { kernel: wide.kernel, grid: [70_000, 1, 1], tensors, scalars: scaleBy(1, 0) });
+    const module = { ...scaleModule, workgroupCount: () => [70_000, 1, 1] as const };
+    const scalars = { scale: f32, bias: u32 };
+    const wide = await compileModule(backend, "wide", module, { scalars, grid: [70_000, 1, 1] });
+    const [x, y] = [deviceTensor(backend, f32, [4]), deviceTensor(backend, f32, [4])];
+    bind(wide, { x, y, scale: 1, bias: 0 }).launch();
     const error = await backend.synchronize().catch((error: unknown) => error);
     expect(error).toBeInstanceOf(DeviceError);
     expect(String(error)).toMatch(/Launch of "wide" failed: .*70000/);
@@ -145,26 +139,23 @@ describe("memory and launches", () => {
 describe("the end", () => {
   it("refuses everything after dispose, which may come twice and with work under way", async () => {
     const backend = await openWgsl();
-    const slow = await compileModule(backend, "slow", slowModule);
-    const launch = slowLaunch(slow, backend, 1000);
-    const tensor = launch.tensors[0];
-    backend.launch(slow, launch);
-    const reading = expect(tensor?.read()).rejects.toThrow(DisposedError);
+    const { launch, y } = await slowLaunch(backend, 1000);
+    launch.launch();
+    const reading = expect(y.read()).rejects.toThrow(DisposedError);
     const compiling = expect(compileModule(backend, "slow", slowModule)).rejects.toThrow(DisposedError);
     await Promise.all([backend.dispose(), backend.dispose(), reading, compiling]);
-    expect(tensor?.storage.freed).toBe(true);
-    tensor?.free();
+    expect(y.storage.freed).toBe(true);
+    y.free();
     expect(() => backend.allocate(4)).toThrow(DisposedError);
-    expect(() => backend.launch(slow, launch)).toThrow(DisposedError);
+    expect(() => launch.launch()).toThrow(DisposedError);
     await expect(backend.synchronize()).rejects.toThrow(DisposedError);
-    await expect(backend.timeUs(slow, launch, 1)).rejects.toThrow(DisposedError);
+    await expect(launch.timeUs(1)).rejects.toThrow(DisposedError);
   });
 
   it("reports a lost device, naming the last kernel", async () => {
     const found = await openDevice();
     const backend = WgslBackend.on(found);
-    const slow = await compileModule(backend, "slow", slowModule);
-    backend.launch(slow, slowLaunch(slow, backend, 10));
+    (await slowLaunch(backend, 10)).launch.launch();
     found.device.destroy();
     await expect(backend.synchronize()).rejects.toThrow(/The device was lost after a launch of "slow"/);
     expect(() => backend.allocate(4)).toThrow(DeviceError);

@@ -3,7 +3,7 @@
  * through `call`, which makes it current, checks the answer, and remembers when a kernel has destroyed it.
  */
 import { DeviceError, TegulaError } from "../../dsl/errors.ts";
-import type { Kernel } from "../../dsl/kernel.ts";
+import type { Location } from "../../dsl/source.ts";
 import {
   type ContextHandle,
   type CudaDriver,
@@ -13,15 +13,48 @@ import {
   type FunctionHandle,
   type ModuleHandle,
 } from "./driver.ts";
-import { describeResult, losesContext, outOfMemory } from "./results.ts";
+import { describeResult, losesContext, outOfMemory, wrongContext } from "./results.ts";
 
-/** What messages need to know of a kernel. */
-export type NamedKernel = Pick<Kernel, "name" | "at">;
+/** What messages need to know of a kernel; of another library's there is no line. */
+export interface NamedKernel {
+  readonly name: string;
+  readonly at: Location | undefined;
+}
 
 /** Whatever launches into this context: it knows which kernels may have caused an error that is only seen later. */
 export interface Launcher {
-  /** Launched, and not known to have ended well; oldest first. */
-  suspects(): readonly NamedKernel[];
+  /** Launched, and not known to have ended well; `order` grows with every piece of work of the thread. */
+  suspects(): readonly { readonly kernels: readonly NamedKernel[]; readonly order: number }[];
+}
+
+/** Something was asked for that can't become part of a graph, while one is captured; or the capture itself is wrong. */
+export class CaptureError extends TegulaError {}
+
+/** What is the same for everything in a thread; a worker has its own. CUDA, too, has one current context per thread. */
+export const thread: {
+  /** The context that this library made current last; another library may have changed it since. */
+  current: PrimaryContext | undefined;
+  /**
+   * Counts whatever may spoil a launch that was found fine before: memory freed or frozen, something disposed, a context
+   * lost, a capture begun or ended. A launch that was checked at this count needs no other check.
+   */
+  generation: number;
+  /** Counts what was enqueued, on whatever stream. */
+  enqueued: number;
+  /** What waits for the end of the capture that is going on, if one is. */
+  afterCapture: (() => void)[] | undefined;
+} = { current: undefined, generation: 0, enqueued: 0, afterCapture: undefined };
+
+/** @throws CaptureError while a graph is captured, before the driver hears of it */
+export function refuseInCapture(doing: string, hint = "Do it before the capture, or after it"): void {
+  if (!thread.afterCapture) return;
+  throw new CaptureError(`Not ${doing} while a graph is captured: it can't be part of the graph`, { hint });
+}
+
+/** Does it now, or at the end of the capture that is going on: for giving back, which must never throw. */
+export function outsideCapture(action: () => void): void {
+  if (thread.afterCapture) thread.afterCapture.push(action);
+  else action();
 }
 
 /** Contexts in use. Backends on one device share a context, and so its fate. */
@@ -31,12 +64,13 @@ export class PrimaryContext {
   readonly driver: CudaDriver;
   readonly device: DeviceInfo;
   readonly launchers = new Set<Launcher>();
-  readonly #handle: ContextHandle;
+  readonly handle: ContextHandle;
   #users = 0;
   #lost: DeviceError | undefined;
 
   /** The context of a device, made when needed. Each `open` wants one `close`. @throws DeviceError */
   static open(driver: CudaDriver, device: DeviceInfo): PrimaryContext {
+    refuseInCapture(`opening ${device.name}`);
     const key = PrimaryContext.#key(driver, device);
     const context = contexts.get(key) ?? new PrimaryContext(driver, device);
     contexts.set(key, context);
@@ -50,7 +84,7 @@ export class PrimaryContext {
     const out = new BigUint64Array(1);
     const result = driver.api.cuDevicePrimaryCtxRetain(out, device.handle);
     if (result !== 0) throw this.#failure(result, "creating a context");
-    this.#handle = (out[0] ?? 0n) as ContextHandle;
+    this.handle = (out[0] ?? 0n) as ContextHandle;
   }
 
   static #key(driver: CudaDriver, device: DeviceInfo): string {
@@ -72,11 +106,39 @@ export class PrimaryContext {
 
   /** Like `call`, but hands back an answer that is not fatal, for the caller to judge. */
   query(doing: string, call: (api: DriverApi) => number, kernel?: NamedKernel): number {
-    if (this.#lost) throw new DeviceError(`Not ${doing}, because of an earlier failure. ${this.#lost.message}`);
-    this.#makeCurrent();
+    refuseInCapture(doing);
+    return this.queryAlsoInCapture(doing, call, kernel);
+  }
+
+  /** For what a capture consists of, and what the driver does without looking at any device. */
+  queryAlsoInCapture(doing: string, call: (api: DriverApi) => number, kernel?: NamedKernel): number {
+    this.assertUsable(doing);
+    this.makeCurrent();
     const result = call(this.driver.api);
     if (losesContext(result)) throw this.#failure(result, doing, kernel);
     return result;
+  }
+
+  /** Calls the driver with work that may become part of a graph. @throws DeviceError */
+  enqueue(doing: string, call: (api: DriverApi) => number): void {
+    const result = this.queryAlsoInCapture(doing, call);
+    if (result !== 0) throw this.#failure(result, doing);
+  }
+
+  /** @throws DeviceError when the context is lost, saying why and how to go on */
+  assertUsable(doing: string): void {
+    if (this.#lost) throw new DeviceError(`Not ${doing}, because of an earlier failure. ${this.#lost.message}`);
+  }
+
+  /**
+   * After the driver refused a call that was made without making this context current: does so, and tries once more.
+   * @throws DeviceError
+   */
+  retry(refused: number, doing: string, call: (api: DriverApi) => number, kernel?: NamedKernel): void {
+    if (!wrongContext.has(refused)) throw this.#failure(refused, doing, kernel);
+    this.makeCurrent();
+    const result = call(this.driver.api);
+    if (result !== 0) throw this.#failure(result, doing, kernel);
   }
 
   /** Receives a handle or address that the driver hands out through a pointer. */
@@ -116,13 +178,15 @@ export class PrimaryContext {
 
   /** Gives something back. In a lost context there is nothing left to give, and no way to fail. */
   release(call: (api: DriverApi) => number): void {
-    if (this.#lost) return;
-    try {
-      this.query("releasing resources", call);
-    } catch (error) {
-      // The fault of an earlier launch surfaced here: `lost` now says so to everyone who goes on.
-      if (!(error instanceof TegulaError)) throw error;
-    }
+    outsideCapture(() => {
+      if (this.#lost) return;
+      try {
+        this.query("releasing resources", call);
+      } catch (error) {
+        // The fault of an earlier launch surfaced here: `lost` now says so to everyone who goes on.
+        if (!(error instanceof TegulaError)) throw error;
+      }
+    });
   }
 
   /** Ends one use; after the last, the driver may destroy the context. */
@@ -131,13 +195,18 @@ export class PrimaryContext {
     contexts.delete(PrimaryContext.#key(this.driver, this.device));
     const { api } = this.driver;
     api.cuCtxSetCurrent(null); // so that what may be destroyed now doesn't stay current
+    thread.current = undefined;
     api.cuDevicePrimaryCtxRelease(this.device.handle);
   }
 
-  /** Before every call: other libraries in this thread (and backends of other devices) make theirs current, too. */
-  #makeCurrent(): void {
-    const result = this.driver.api.cuCtxSetCurrent(this.#handle);
+  /**
+   * Before every call but launches: other libraries in this thread (and backends of other devices) make theirs current, too,
+   * and memory would be allocated there.
+   */
+  makeCurrent(): void {
+    const result = this.driver.api.cuCtxSetCurrent(this.handle);
     if (result !== 0) throw this.#failure(result, "making the context current");
+    thread.current = this;
   }
 
   #failure(result: number, doing: string, kernel?: NamedKernel): DeviceError {
@@ -145,7 +214,9 @@ export class PrimaryContext {
     if (!losesContext(result)) {
       return new DeviceError(`CUDA failed, ${doing}: ${what}`, { at: kernel?.at });
     }
-    const suspects = [...this.launchers].flatMap((launcher) => launcher.suspects());
+    thread.generation++;
+    const launches = [...this.launchers].flatMap((launcher) => launcher.suspects());
+    const suspects = launches.sort((a, b) => a.order - b.order).flatMap(({ kernels }) => kernels);
     const names = [...new Set(suspects.map(({ name }) => name))];
     const lost = `the context of CUDA device ${this.device.ordinal} is lost`;
     const last = suspects.at(-1);

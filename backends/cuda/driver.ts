@@ -15,8 +15,12 @@ export type StreamHandle = Handle<"CUstream">;
 export type EventHandle = Handle<"CUevent">;
 export type ModuleHandle = Handle<"CUmodule">;
 export type FunctionHandle = Handle<"CUfunction">;
+export type GraphHandle = Handle<"CUgraph">;
+export type GraphExecHandle = Handle<"CUgraphExec">;
 /** An address in device memory. */
 export type DevicePointer = Handle<"CUdeviceptr">;
+/** An address in this process; whoever passes it keeps the memory alive. koffi takes it faster than a typed array. */
+export type HostAddress = Handle<"host">;
 /** CUdevice, a small number. */
 export type DeviceHandle = number & { readonly __cuda: "CUdevice" };
 
@@ -27,6 +31,14 @@ type Bytes = Uint8Array<ArrayBufferLike>;
 /** Each function once: its C prototype, and the same in TypeScript. The result is a CUresult. */
 function declare({ handle }: Library) {
   const f = <A extends readonly unknown[]>(prototype: string): ((...args: A) => number) => handle.func(prototype);
+  /** What drivers before CUDA 12.3 don't have. */
+  const recent = <A extends readonly unknown[]>(prototype: string): ((...args: A) => number) | undefined => {
+    try {
+      return f<A>(prototype);
+    } catch {
+      return undefined;
+    }
+  };
   return {
     // Initialization, version, errors, devices
     cuInit: f<[flags: 0]>("int cuInit(uint32_t flags)"),
@@ -57,6 +69,16 @@ function declare({ handle }: Library) {
     cuMemcpyDtoHAsync: f<[to: Bytes, from: DevicePointer, byteLength: number, stream: StreamHandle]>(
       "int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t byteLength, void *stream)",
     ),
+    cuMemcpyDtoDAsync: f<[to: DevicePointer, from: DevicePointer, byteLength: number, stream: StreamHandle]>(
+      "int cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t byteLength, void *stream)",
+    ),
+    cuMemHostRegister: f<[memory: HostAddress, byteLength: number, flags: 0]>(
+      "int cuMemHostRegister_v2(uint64_t memory, size_t byteLength, uint32_t flags)",
+    ),
+    cuMemHostUnregister: f<[memory: HostAddress]>("int cuMemHostUnregister(uint64_t memory)"),
+    cuPointerGetAttribute: f<[value: Out64, attribute: number, pointer: DevicePointer]>(
+      "int cuPointerGetAttribute(void *value, int attribute, uint64_t pointer)",
+    ),
     // Modules and functions
     cuModuleLoadData: f<[module: Out64, image: Bytes]>("int cuModuleLoadData(void *module, void *image)"),
     cuModuleUnload: f<[module: ModuleHandle]>("int cuModuleUnload(void *module)"),
@@ -69,8 +91,8 @@ function declare({ handle }: Library) {
     cuFuncSetAttribute: f<[fn: FunctionHandle, attribute: number, value: number]>(
       "int cuFuncSetAttribute(void *fn, int attribute, int value)",
     ),
-    cuLaunchKernelEx: f<[config: Bytes, fn: FunctionHandle, params: Bytes, extra: null]>(
-      "int cuLaunchKernelEx(void *config, void *fn, void *params, void *extra)",
+    cuLaunchKernelEx: f<[config: HostAddress, fn: FunctionHandle, params: HostAddress, extra: 0]>(
+      "int cuLaunchKernelEx(uint64_t config, uint64_t fn, uint64_t params, uint64_t extra)",
     ),
     cuOccupancyMaxActiveClusters: f<[clusters: Out32, fn: FunctionHandle, config: Bytes]>(
       "int cuOccupancyMaxActiveClusters(void *clusters, void *fn, void *config)",
@@ -97,6 +119,10 @@ function declare({ handle }: Library) {
     // Streams and events
     cuStreamCreate: f<[stream: Out64, flags: number]>("int cuStreamCreate(void *stream, uint32_t flags)"),
     cuStreamDestroy: f<[stream: StreamHandle]>("int cuStreamDestroy_v2(void *stream)"),
+    cuStreamGetCtx: f<[stream: StreamHandle, context: Out64]>("int cuStreamGetCtx(void *stream, void *context)"),
+    cuStreamWaitEvent: f<[stream: StreamHandle, event: EventHandle, flags: 0]>(
+      "int cuStreamWaitEvent(void *stream, void *event, uint32_t flags)",
+    ),
     cuStreamSynchronize: f<[stream: StreamHandle]>("int cuStreamSynchronize(void *stream)"),
     cuEventCreate: f<[event: Out64, flags: number]>("int cuEventCreate(void *event, uint32_t flags)"),
     cuEventDestroy: f<[event: EventHandle]>("int cuEventDestroy_v2(void *event)"),
@@ -105,6 +131,26 @@ function declare({ handle }: Library) {
     cuEventElapsedTime: f<[milliseconds: Float32Array<ArrayBuffer>, start: EventHandle, end: EventHandle]>(
       "int cuEventElapsedTime(void *milliseconds, void *start, void *end)",
     ),
+    // Graphs
+    cuStreamBeginCapture: f<[stream: StreamHandle, mode: number]>(
+      "int cuStreamBeginCapture_v2(void *stream, int mode)",
+    ),
+    cuStreamEndCapture: f<[stream: StreamHandle, graph: Out64]>("int cuStreamEndCapture(void *stream, void *graph)"),
+    cuGraphGetNodes: f<[graph: GraphHandle, nodes: null, count: Out64]>(
+      "int cuGraphGetNodes(void *graph, void *nodes, void *count)",
+    ),
+    cuGraphGetEdges: recent<[graph: GraphHandle, from: Out64, to: Out64, data: Bytes, count: Out64]>(
+      "int cuGraphGetEdges_v2(void *graph, void *from, void *to, void *data, void *count)",
+    ),
+    cuGraphInstantiate: f<[exec: Out64, graph: GraphHandle, flags: 0]>(
+      "int cuGraphInstantiateWithFlags(void *exec, void *graph, uint64_t flags)",
+    ),
+    cuGraphExecUpdate: f<[exec: GraphExecHandle, graph: GraphHandle, info: Bytes]>(
+      "int cuGraphExecUpdate_v2(void *exec, void *graph, void *info)",
+    ),
+    cuGraphLaunch: f<[exec: GraphExecHandle, stream: StreamHandle]>("int cuGraphLaunch(void *exec, void *stream)"),
+    cuGraphExecDestroy: f<[exec: GraphExecHandle]>("int cuGraphExecDestroy(void *exec)"),
+    cuGraphDestroy: f<[graph: GraphHandle]>("int cuGraphDestroy(void *graph)"),
   };
 }
 
@@ -174,9 +220,15 @@ const computeCapabilityMajor = 75;
 const computeCapabilityMinor = 76;
 const maxSharedMemoryPerBlockOptin = 97;
 
+/** How many devices CUDA_VISIBLE_DEVICES lets through. @throws DeviceError */
+export function deviceCount({ api }: CudaDriver): number {
+  return receive32(api, "counting devices", (out) => api.cuDeviceGetCount(out));
+}
+
 /** @throws NotFoundError when there is no device of that ordinal; DeviceError */
-export function deviceInfo({ api }: CudaDriver, ordinal: number): DeviceInfo {
-  const count = receive32(api, "counting devices", (out) => api.cuDeviceGetCount(out));
+export function deviceInfo(driver: CudaDriver, ordinal: number): DeviceInfo {
+  const { api } = driver;
+  const count = deviceCount(driver);
   if (!Number.isInteger(ordinal) || ordinal < 0 || ordinal >= count) {
     throw new NotFoundError(`There is no CUDA device ${ordinal}; ${count} found`, {
       hint: "Ordinals start at 0 and count only what CUDA_VISIBLE_DEVICES lets through.",

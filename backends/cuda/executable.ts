@@ -1,17 +1,20 @@
 /** A kernel as machine code in a context, ready to launch. */
-import { ArgumentError, DeviceError, UnsupportedError } from "../../dsl/errors.ts";
+import { DeviceError, UnsupportedError } from "../../dsl/errors.ts";
+import type { TensorMap } from "../../dsl/ir-tile.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
-import type { Backend, BoundLaunch, Executable } from "../backend.ts";
+import type { Backend, Executable } from "../backend.ts";
+import { type Arguments, checkArguments } from "../bind.ts";
+import type { DeviceTensor } from "../tensor.ts";
 import type { CompiledCuda, CudaArch } from "./compile.ts";
 import { type PrimaryContext, formatBytes } from "./context.ts";
 import type { DevicePointer, FunctionHandle, ModuleHandle } from "./driver.ts";
 import type { CudaModule } from "./emit.ts";
+import { CudaLaunch } from "./launch.ts";
 import { LaunchPacket } from "./packet.ts";
 import { describeResult, refusedImage } from "./results.ts";
-import type { MemoryUse } from "./storage.ts";
-import type { Stream } from "./stream.ts";
-import { TensorMaps } from "./tensor-map.ts";
+import type { Streams } from "./streams.ts";
+import { encodeTensorMap } from "./tensor-map.ts";
 
 // CUfunction_attribute
 const maxThreadsPerBlock = 0;
@@ -23,11 +26,13 @@ const maxDynamicSharedSizeBytes = 8;
 const defaultDynamicSharedBytes = 48 * 1024;
 
 export interface CudaExecutableParts<P extends Params> {
-  readonly backend: Backend;
+  readonly streams: Streams;
   readonly kernel: Kernel<P>;
   readonly module: CudaModule;
   readonly compiled: CompiledCuda;
   readonly arch: CudaArch;
+  /** Whether its launches may begin while the kernel ahead ends. */
+  readonly pdl: boolean;
 }
 
 export class CudaExecutable<P extends Params = Params> implements Executable<P> {
@@ -40,26 +45,26 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
   /** For whoever unloads it. Garbage collection of this object doesn't. */
   readonly module: ModuleHandle;
   readonly #context: PrimaryContext;
+  readonly #streams: Streams;
+  readonly #pdl: boolean;
   readonly #function: FunctionHandle;
   readonly #dynamicSharedBytes: number;
-  /** Each with the index of its tensor. */
-  readonly #tensorMaps: readonly { readonly index: number; readonly maps: TensorMaps }[];
-  #packet: LaunchPacket | undefined;
+  readonly #tensorMaps: readonly TensorMap[];
 
   /** Loads the machine code. @throws UnsupportedError when driver or device can't run it; DeviceError */
-  constructor(context: PrimaryContext, parts: CudaExecutableParts<P>) {
-    const { backend, kernel, module, compiled } = parts;
-    this.backend = backend;
+  constructor(parts: CudaExecutableParts<P>) {
+    const { streams, kernel, module, compiled, pdl } = parts;
+    const { context } = streams;
+    this.backend = streams.backend;
     this.kernel = kernel;
     this.source = module.source;
     this.compileMs = compiled.ms;
     this.compiler = compiled.compiler;
     this.#context = context;
+    this.#streams = streams;
+    this.#pdl = pdl;
     this.#dynamicSharedBytes = module.dynamicSharedBytes;
-    this.#tensorMaps = module.tensorMaps.map((map) => ({
-      index: kernel.ir.tensors.indexOf(map.tensor),
-      maps: new TensorMaps(context, kernel, map),
-    }));
+    this.#tensorMaps = module.tensorMaps;
     this.module = load(context, parts);
     try {
       this.#function = context.receive(`looking up ${module.entry}`, (api, out) =>
@@ -72,41 +77,34 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
     }
   }
 
-  /**
-   * Enqueues one launch; `pointers` are the addresses of its tensors.
-   * @throws ArgumentError for numbers that don't fit, DeviceError
-   */
-  launch(stream: Stream, launch: BoundLaunch, pointers: readonly DevicePointer[], memory: MemoryUse): void {
-    const { grid, tensors, scalars } = launch;
-    const packet = (this.#packet ??= new LaunchPacket({
-      block: this.kernel.ir.block,
-      dynamicSharedBytes: this.#dynamicSharedBytes,
-      tensorCount: pointers.length,
-      scalarCount: scalars.length,
-      tensorMapCount: this.#tensorMaps.length,
-    }));
-    if (pointers.length !== packet.tensorCount || scalars.length !== packet.scalarCount) {
-      throw new ArgumentError(
-        `${this.kernel.name} takes ${packet.tensorCount} tensors and ${packet.scalarCount} scalars, ` +
-          `got ${pointers.length} and ${scalars.length}`,
-        { at: this.kernel.at },
-      );
+  /** @throws also ArgumentError for tensors that TMA can't read, DeviceError */
+  bind(args: Arguments<P>): CudaLaunch<P> {
+    const { kernel, backend } = this;
+    const streams = this.#streams;
+    streams.assertLive();
+    const pointer = ({ storage, offsetBytes, byteLength }: DeviceTensor): DevicePointer =>
+      streams.own(storage).address(offsetBytes, byteLength);
+    // Addresses, since adopted memory begins anywhere, and may be adopted twice.
+    const place = (tensor: DeviceTensor) => ({ space: backend, begin: pointer(tensor) });
+    const bound = checkArguments(kernel, args, backend, place);
+
+    const packet = this.#packet(bound.tensors.length, bound.scalars.length, this.#tensorMaps.length);
+    packet.setGrid(bound.grid);
+    packet.setOverlap(this.#pdl);
+    for (const [index, tensor] of bound.tensors.entries()) packet.setTensor(index, pointer(tensor));
+    for (const [index, scalar] of bound.scalars.entries()) packet.setScalar(index, scalar);
+    for (const [index, map] of this.#tensorMaps.entries()) {
+      const tensor = bound.tensors[kernel.ir.tensors.indexOf(map.tensor)];
+      if (!tensor) continue;
+      packet.setTensorMap(index, encodeTensorMap(this.#context, kernel, map, tensor.shape, pointer(tensor)));
     }
-    const { cluster } = this.kernel.ir;
-    if (grid[0] % cluster !== 0) {
-      throw new ArgumentError(
-        `${this.kernel.name}: a grid of ${grid[0]} blocks along x doesn't divide into clusters of ${cluster}`,
-        { at: this.kernel.at },
-      );
-    }
-    packet.setGrid(grid);
-    for (const [index, pointer] of pointers.entries()) packet.setTensor(index, pointer);
-    for (const [index, scalar] of scalars.entries()) packet.setScalar(index, scalar);
-    for (const [map, { index, maps }] of this.#tensorMaps.entries()) {
-      const [tensor, pointer] = [tensors[index], pointers[index]];
-      if (tensor && pointer !== undefined) packet.setTensorMap(map, maps.of(tensor, pointer));
-    }
-    stream.launch(packet, this.#function, this.kernel, memory);
+    return new CudaLaunch({ kernel, streams, fn: this.#function, bound, packet });
+  }
+
+  #packet(tensorCount: number, scalarCount: number, tensorMapCount: number): LaunchPacket {
+    const { block } = this.kernel.ir;
+    const dynamicSharedBytes = this.#dynamicSharedBytes;
+    return new LaunchPacket({ block, dynamicSharedBytes, tensorCount, scalarCount, tensorMapCount });
   }
 
   /** Makes room for the kernel's shared memory, and refuses what no launch could fit in. */
@@ -140,13 +138,7 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
   /** The blocks of a cluster run at once, on multiprocessors next to each other. */
   #requireRoomForCluster(sharedBytes: number): void {
     const { name, at, ir } = this.kernel;
-    const packet = new LaunchPacket({
-      block: ir.block,
-      dynamicSharedBytes: this.#dynamicSharedBytes,
-      tensorCount: 0,
-      scalarCount: 0,
-      tensorMapCount: 0,
-    });
+    const packet = this.#packet(0, 0, 0);
     packet.setGrid([ir.cluster, 1, 1]);
     const out = new Int32Array(1);
     const { api } = this.#context.driver;

@@ -1,12 +1,21 @@
 /** `tegula/cuda`: runs kernels on an NVIDIA GPU, and shows the CUDA C that it runs. */
-export { deviceTensor, DeviceTensor } from "../tensor.ts";
+export { DeviceTensor, deviceTensor, type FrozenTensor, frozenTensor } from "../tensor.ts";
 export { type HostArguments, type HostResults, prepare, PreparedRun, run } from "../run.ts";
-export { type Arguments, bind } from "../bind.ts";
-export type { Backend, Executable } from "../backend.ts";
+export type { Arguments, Scalars } from "../bind.ts";
+export type { Backend, Executable, Launch, Storage } from "../backend.ts";
+export type { ForeignTensor } from "./adopt.ts";
 export { compileCuda, compileReport } from "./compile.ts";
 export type { CompiledCuda, CompileOptions, CompilerKind, CudaArch } from "./compile.ts";
+export { CaptureError } from "./context.ts";
 export type { KernelResources } from "./diagnostics.ts";
 export { emitCuda } from "./emit.ts";
 export type { CudaModule } from "./emit.ts";
+export type { CudaEvent } from "./event.ts";
+export type { CudaExecutable } from "./executable.ts";
+export type { CudaGraph } from "./graph.ts";
+export type { CudaLaunch } from "./launch.ts";
+export type { PinnedTensor } from "./pinned.ts";
+export type { CudaQueue } from "./queue.ts";
 export { cudaAvailable, CudaBackend, openCuda, whyNoCuda } from "./runtime.ts";
 export type { CudaOptions } from "./runtime.ts";
+export type { CudaStream } from "./stream.ts";

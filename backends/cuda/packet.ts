@@ -1,5 +1,5 @@
 /**
- * What cuLaunchKernelEx reads, laid out once per kernel in one piece of memory and refilled for each launch:
+ * What cuLaunchKernelEx reads, laid out once per bound launch in one piece of memory:
  *
  *   CUlaunchConfig       0  gridDim x, y, z; blockDim x, y, z; sharedMemBytes; padding       8 x u32
  *                       32  hStream, attrs                                                   2 x u64
@@ -13,12 +13,12 @@
  * n counts all arguments, in the order tensors, scalars, tensor maps; of the values the last m are unused.
  *
  * The driver copies the arguments before cuLaunchKernelEx returns. The memory of an ArrayBuffer never moves, and this object
- * keeps it alive, so the addresses inside stay right.
+ * keeps it alive, so the addresses stay right as long as the object is there.
  */
 import koffi from "koffi";
-import type { BoundScalar } from "../backend.ts";
+import type { BoundScalar } from "../bind.ts";
 import { wholeNumber } from "./checks.ts";
-import type { DevicePointer, StreamHandle } from "./driver.ts";
+import type { DevicePointer, HostAddress, StreamHandle } from "./driver.ts";
 
 /** CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION: may start before the kernel ahead of it in the stream ends. */
 const programmaticStreamSerialization = 6;
@@ -45,18 +45,17 @@ export interface PacketShape {
 export class LaunchPacket {
   /** CUlaunchConfig. */
   readonly config: Uint8Array<ArrayBuffer>;
+  readonly configAddress: HostAddress;
   /** void *kernelParams[]. */
-  readonly params: Uint8Array<ArrayBuffer>;
-  readonly tensorCount: number;
-  readonly scalarCount: number;
+  readonly paramsAddress: HostAddress;
+  readonly #tensorCount: number;
   readonly #view: DataView<ArrayBuffer>;
   readonly #valuesAt: number;
   readonly #mapsAt: number;
 
   constructor({ block, dynamicSharedBytes, tensorCount, scalarCount, tensorMapCount }: PacketShape) {
     const count = tensorCount + scalarCount + tensorMapCount;
-    this.tensorCount = tensorCount;
-    this.scalarCount = scalarCount;
+    this.#tensorCount = tensorCount;
     this.#valuesAt = paramsAt + 8 * count;
     const end = this.#valuesAt + 8 * count;
     const room = tensorMapCount > 0 ? tensorMapAlign + tensorMapBytes * tensorMapCount : 0;
@@ -66,7 +65,8 @@ export class LaunchPacket {
     const view = new DataView(memory);
     this.#view = view;
     this.config = new Uint8Array(memory);
-    this.params = new Uint8Array(memory, paramsAt, 8 * count);
+    this.configAddress = address as HostAddress;
+    this.paramsAddress = (address + BigInt(paramsAt)) as HostAddress;
 
     const blockDim = [wholeNumber("Threads per block", block, 1, 1024), 1, 1];
     for (const [axis, size] of blockDim.entries()) view.setUint32(12 + 4 * axis, size, true);
@@ -108,7 +108,7 @@ export class LaunchPacket {
 
   /** @throws ArgumentError when the value isn't one of the dtype's */
   setScalar(index: number, { name, dtype, value }: BoundScalar): void {
-    const at = this.#valuesAt + 8 * (this.tensorCount + index);
+    const at = this.#valuesAt + 8 * (this.#tensorCount + index);
     if (dtype.name === "f32") this.#view.setFloat32(at, value, true);
     else if (dtype.name === "i32") this.#view.setInt32(at, wholeNumber(name, value, -(2 ** 31), 2 ** 31 - 1), true);
     else this.#view.setUint32(at, wholeNumber(name, value, 0, 2 ** 32 - 1), true);

@@ -6,9 +6,17 @@ export const outOfMemory = 2;
 export const stubLibrary = 34;
 export const noDevice = 100;
 export const notReady = 600;
+export const captureInvalidated = 901;
+export const graphUpdateRefused = 910;
 
 /** The image is not for this device or driver: invalid image, no binary for GPU, unsupported PTX version, JIT missing or off. */
 export const refusedImage: ReadonlySet<number> = new Set([200, 209, 218, 221, 222, 223]);
+
+/**
+ * Answers to a launch when another library of this thread has made its own context current: invalid context, invalid handle,
+ * destroyed context. Nothing was launched.
+ */
+export const wrongContext: ReadonlySet<number> = new Set([201, 400, 709]);
 
 /**
  * After these, every call on the context answers the same: ECC, NVLink, contained, illegal address, launch timeout,

@@ -1,20 +1,29 @@
 /** The CUDA backend: kernels on an NVIDIA GPU, SM90 or later, through the driver API and nothing else. */
-import { ArgumentError, DisposedError, UnsupportedError } from "../../dsl/errors.ts";
+import type { DType, DTypeName } from "../../dsl/dtype.ts";
+import { UnsupportedError } from "../../dsl/errors.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
-import type { Backend, BoundLaunch, Executable, Storage } from "../backend.ts";
-import { requireOwnArguments } from "../bind.ts";
+import type { Backend, Storage } from "../backend.ts";
+import { DeviceTensor, requireWritable } from "../tensor.ts";
+import { checkForeignStream, checkForeignTensor, type ForeignTensor } from "./adopt.ts";
 import { notDetached, wholeNumber } from "./checks.ts";
 import { type CudaArch, compileCuda, findCompiler } from "./compile.ts";
-import { PrimaryContext } from "./context.ts";
-import { type DeviceInfo, deviceInfo, type ModuleHandle, openDriver } from "./driver.ts";
+import { PrimaryContext, refuseInCapture } from "./context.ts";
+import { type CudaDriver, deviceCount, type DeviceInfo, deviceInfo, type ModuleHandle, openDriver } from "./driver.ts";
 import { emitCuda } from "./emit.ts";
 import { CudaExecutable } from "./executable.ts";
-import { CudaStorage, memoryUse } from "./storage.ts";
-import { Stream } from "./stream.ts";
+import { CudaGraph } from "./graph.ts";
+import { PinnedTensor } from "./pinned.ts";
+import type { CudaQueue } from "./queue.ts";
+import { CudaStorage } from "./storage.ts";
+import { CudaStream } from "./stream.ts";
+import { Streams } from "./streams.ts";
 
 export interface CudaOptions {
-  /** Which GPU, counting from 0 among those that CUDA_VISIBLE_DEVICES lets through. */
+  /**
+   * Which GPU, counting from 0 among those that CUDA_VISIBLE_DEVICES lets through. Left out, it is the first one of compute
+   * capability 9.0 or later.
+   */
   readonly ordinal?: number | undefined;
   /** Programmatic dependent launch: a kernel may start while the one before it ends. On by default. */
   readonly pdl?: boolean | undefined;
@@ -24,16 +33,15 @@ export interface CudaOptions {
 
 /**
  * Opens a GPU.
- * @throws NotFoundError without driver or GPU, UnsupportedError for a GPU before SM90, DeviceError
+ * @throws NotFoundError without driver or GPU, UnsupportedError when there are only GPUs before SM90, DeviceError
  */
 export async function openCuda(options: CudaOptions = {}): Promise<CudaBackend> {
   const driver = openDriver();
-  const device = deviceInfo(driver, options.ordinal ?? 0);
-  const arch = archOf(device);
-  return new CudaBackend(PrimaryContext.open(driver, device), arch, options);
+  const device = chooseDevice(driver, options.ordinal);
+  return new CudaBackend(PrimaryContext.open(driver, device), archOf(device), options);
 }
 
-/** Whether openCuda() and compiling can work here: driver, GPU 0 of SM90 or later, and a compiler. Never throws. */
+/** Whether openCuda() and compiling can work here: driver, a GPU of SM90 or later, and a compiler. Never throws. */
 export function cudaAvailable(): boolean {
   return whyNoCuda() === undefined;
 }
@@ -41,7 +49,7 @@ export function cudaAvailable(): boolean {
 /** Why cudaAvailable() is false: the message of what openCuda() or compile() would throw. */
 export function whyNoCuda(): string | undefined {
   try {
-    archOf(deviceInfo(openDriver(), 0));
+    chooseDevice(openDriver(), undefined);
     findCompiler();
     return undefined;
   } catch (error) {
@@ -49,171 +57,215 @@ export function whyNoCuda(): string | undefined {
   }
 }
 
-function archOf({ name, capability: [major, minor] }: DeviceInfo): CudaArch {
-  if (major >= 9) return `sm_${Number(`${major}${minor}`)}a`;
-  throw new UnsupportedError(
-    `${name} has compute capability ${major}.${minor}; the CUDA backend needs SM90+ (H100, H200, B200, RTX 50, or later)`,
-    { hint: "The WGSL backend runs the same kernels on any GPU with Vulkan." },
-  );
+const oldestMajor = 9;
+
+/** @throws NotFoundError, UnsupportedError */
+function chooseDevice(driver: CudaDriver, ordinal: number | undefined): DeviceInfo {
+  const candidates =
+    ordinal === undefined
+      ? Array.from({ length: deviceCount(driver) }, (_, i) => deviceInfo(driver, i))
+      : [deviceInfo(driver, ordinal)];
+  const [first] = candidates;
+  const chosen = candidates.find(({ capability }) => capability[0] >= oldestMajor);
+  if (chosen) return chosen;
+  if (!first) return deviceInfo(driver, 0); // which says that there is none
+  const found = candidates.map(({ name, capability }) => `${name} has compute capability ${capability.join(".")}`);
+  throw new UnsupportedError(`${found.join(", ")}; the CUDA backend needs SM90+ (H100, H200, B200, RTX 50, or later)`, {
+    hint: "The WGSL backend runs the same kernels on any GPU with Vulkan.",
+  });
 }
 
-/** A read that waits for its turn. */
-interface PendingRead {
-  readonly storage: Storage;
-  bytes: Uint8Array<ArrayBuffer> | undefined;
-  copy(): Uint8Array<ArrayBuffer>;
+function archOf({ capability: [major, minor] }: DeviceInfo): CudaArch {
+  return `sm_${Number(`${major}${minor}`)}a`;
 }
 
-/** Made by openCuda(). Dispose it, or write `await using cuda = await openCuda()`. */
-export class CudaBackend implements Backend, AsyncDisposable {
+/**
+ * Made by openCuda(). Dispose it, or write `await using cuda = await openCuda()`.
+ *
+ * Work is enqueued on streams and runs in their order; streams overlap unless `waitFor` orders them. What the backend does
+ * itself comes after everything enqueued so far on any of its streams: write, read, freeze, free, synchronize.
+ */
+export class CudaBackend implements Backend {
   readonly name = "cuda";
   readonly device: string;
   readonly arch: CudaArch;
   readonly pdl: boolean;
   readonly #context: PrimaryContext;
-  readonly #stream: Stream;
-  readonly #debug: boolean;
+  readonly #streams: Streams;
+  /** What dispose() gives back: memory, graphs. */
   readonly #storages = new Set<CudaStorage>();
-  readonly #reads = new Set<PendingRead>();
+  readonly #pinned = new Set<PinnedTensor>();
+  readonly #graphs = new Set<CudaGraph>();
   /** Lets go of what was compiled together with its kernel; the machine code stays loaded until dispose(). */
-  readonly #executables = new WeakMap<object, CudaExecutable>();
+  readonly #executables = new WeakMap<object, unknown>();
   readonly #modules: ModuleHandle[] = [];
-  #disposed = false;
 
   constructor(context: PrimaryContext, arch: CudaArch, { pdl = true, debug = false }: CudaOptions) {
     this.#context = context;
     this.arch = arch;
     this.pdl = pdl;
-    this.#debug = debug;
     this.device = `${context.device.name} (${arch}, driver ${context.driver.version})`;
     try {
-      this.#stream = new Stream(context, pdl);
+      this.#streams = new Streams(this, context, debug);
     } catch (error) {
       context.close();
       throw error;
     }
   }
 
+  /** Where launches and graphs go that name no other stream. */
+  get stream(): CudaStream {
+    return this.#streams.main;
+  }
+
+  /** A stream of its own, whose work may overlap that of the others. @throws DeviceError, DisposedError */
+  createStream(): CudaStream {
+    this.#streams.assertLive();
+    return new CudaStream(this.#streams, CudaStream.create(this.#streams), false);
+  }
+
+  /**
+   * A stream of another library in this process, from its CUstream (0n is CUDA's legacy default stream). What is enqueued
+   * here goes there, between that library's own work; it stays that library's, and must live longer than this object.
+   * @throws ArgumentError for a stream of another device or context. No check finds a pointer that is no stream at all.
+   */
+  adoptStream(pointer: bigint): CudaStream {
+    this.#streams.assertLive();
+    return new CudaStream(this.#streams, checkForeignStream(this.#streams, pointer), true);
+  }
+
   /** Compiles once per kernel object; `compiler` is e.g. "NVRTC 13.0". Blocks the thread while the compiler works. */
-  async compile<P extends Params>(kernel: Kernel<P>): Promise<Executable<P> & { readonly compiler: string }> {
-    this.#assertLive();
-    const known = this.#executables.get(kernel);
-    if (known) return known as CudaExecutable<P>;
-    const { arch } = this;
+  async compile<P extends Params>(kernel: Kernel<P>): Promise<CudaExecutable<P>> {
+    const streams = this.#streams;
+    streams.assertLive();
+    const known = this.#executables.get(kernel) as CudaExecutable<P> | undefined;
+    if (known) return known;
+    refuseInCapture(`compiling ${kernel.name}`);
+    const { arch, pdl } = this;
     const module = emitCuda(kernel.ir);
     const compiled = compileCuda(module.source, { arch, name: kernel.name });
-    const executable = new CudaExecutable(this.#context, { backend: this, kernel, module, compiled, arch });
+    const executable = new CudaExecutable({ streams, kernel, module, compiled, arch, pdl });
     this.#executables.set(kernel, executable);
     this.#modules.push(executable.module);
     return executable;
   }
 
   allocate(byteLength: number): Storage {
-    this.#assertLive();
+    this.#streams.assertLive();
     wholeNumber("A storage's size in bytes", byteLength, 1, Number.MAX_SAFE_INTEGER);
-    const storage = new CudaStorage(this, byteLength, this.#context.allocate(byteLength), (freed, pointer) => {
-      // cuMemFree doesn't promise to wait for launches on other streams than the default one.
-      this.#stream.finish();
+    const pointer = this.#context.allocate(byteLength);
+    const storage = new CudaStorage(this, this.#streams, pointer, byteLength, (ended) => {
       this.#context.release((api) => api.cuMemFree(pointer));
-      this.#storages.delete(freed);
+      this.#storages.delete(ended);
     });
     this.#storages.add(storage);
     return storage;
   }
 
+  /**
+   * A tensor in host memory that the device copies by itself: `stream.copy(pinned, tensor)` returns at once. Locked pages
+   * can't be swapped out, so pin what is copied again and again, and no more.
+   * @throws ShapeError, DeviceError
+   */
+  pinned<N extends DTypeName>(dtype: DType<N>, shape: readonly number[]): PinnedTensor<N> {
+    this.#streams.assertLive();
+    const tensor = new PinnedTensor(this.#streams, dtype, shape, (ended) => this.#pinned.delete(ended));
+    this.#pinned.add(tensor);
+    return tensor;
+  }
+
+  /**
+   * A tensor in device memory of another library in this process. It stays that library's: freeing the tensor waits for the
+   * launches that may use it and calls `onFree`. What that library does with it meanwhile, and on which stream, is not known
+   * here; order it by events or on an adopted stream.
+   * @throws ArgumentError for what is no memory of this device, or too little of it; ShapeError unless it is contiguous
+   */
+  adoptTensor<N extends DTypeName>(foreign: ForeignTensor<N>): DeviceTensor<N> {
+    this.#streams.assertLive();
+    const { dtype, shape, onFree } = foreign;
+    const pointer = checkForeignTensor(this.#streams, foreign);
+    const byteLength = Math.max(
+      shape.reduce((product, size) => product * size, dtype.bytes),
+      1,
+    );
+    const storage = new CudaStorage(this, this.#streams, pointer, byteLength, (ended) => {
+      this.#storages.delete(ended);
+      try {
+        onFree?.();
+      } catch (error) {
+        // It must not keep the rest from being given back: it becomes an uncaught exception.
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    });
+    this.#storages.add(storage);
+    return new DeviceTensor(storage, dtype, shape);
+  }
+
+  /**
+   * The address of a tensor's first element, for another library in this process. It is good until the tensor is freed.
+   * @throws DisposedError, ArgumentError for a tensor of another backend
+   */
+  pointerOf({ storage, offsetBytes, byteLength }: DeviceTensor): bigint {
+    return this.#streams.own(storage).address(offsetBytes, byteLength);
+  }
+
   /** Returns when the bytes are on the device; waits for everything enqueued before. */
   write(storage: Storage, offsetBytes: number, bytes: Uint8Array): void {
     const { byteLength } = notDetached(bytes);
-    const address = this.#own(storage).address(offsetBytes, byteLength);
-    if (byteLength === 0) return;
-    this.#readBeforeWriting(storage);
-    this.#stream.copyIn(address, bytes);
+    const own = this.#streams.own(storage);
+    const address = own.address(offsetBytes, byteLength);
+    requireWritable(own, "This memory");
+    if (byteLength > 0) this.#streams.write(own, address, bytes);
   }
 
   /** What everything enqueued so far leaves there. The event loop goes on; only what writes there meanwhile must wait. */
   async read(storage: Storage, offsetBytes: number, byteLength: number): Promise<Uint8Array<ArrayBuffer>> {
-    const address = () => this.#own(storage).address(offsetBytes, byteLength); // throws once that is gone
-    address();
-    if (byteLength === 0) return new Uint8Array(0);
-    const copy = () => this.#stream.copyOut(address(), byteLength);
-    const read: PendingRead = { storage, bytes: undefined, copy };
-    this.#reads.add(read);
-    try {
-      await this.#stream.drain();
-      address();
-      return read.bytes ?? copy();
-    } finally {
-      this.#reads.delete(read);
-    }
+    const own = this.#streams.own(storage);
+    own.address(offsetBytes, byteLength);
+    return byteLength === 0 ? new Uint8Array(0) : await this.#streams.read(own, offsetBytes, byteLength);
   }
 
-  launch(executable: Executable, launch: BoundLaunch): void {
-    this.#assertLive();
-    const own = this.#ownExecutable(executable, launch);
-    const pointers = launch.tensors.map(({ storage, offsetBytes, byteLength }) =>
-      this.#own(storage).address(offsetBytes, byteLength),
-    );
-    const memory = memoryUse(launch);
-    for (const storage of memory.written) this.#readBeforeWriting(storage);
-    own.launch(this.#stream, launch, pointers, memory);
-    if (this.#debug) this.#stream.synchronize();
+  /**
+   * Makes a graph of what a function enqueues: the same function that runs eagerly as `chain(cuda.stream)`.
+   *
+   *   const chain = (on: CudaQueue) => {
+   *     norm.launch(on);
+   *     gemm.launch(on);
+   *   };
+   *   const graph = cuda.capture(chain);
+   *   graph.launch();
+   *
+   * Kernels keep their programmatic dependencies. While it is captured, the function can't allocate, compile, read, wait, or
+   * launch elsewhere.
+   * @throws CaptureError, and whatever the function throws
+   */
+  capture(chain: (on: CudaQueue) => void): CudaGraph {
+    this.#streams.assertLive();
+    const graph = new CudaGraph(this.#streams, chain, (ended) => this.#graphs.delete(ended));
+    this.#graphs.add(graph);
+    return graph;
   }
 
   async synchronize(): Promise<void> {
-    this.#assertLive();
-    await this.#stream.drain();
-  }
-
-  /** Device time, by events around the launches; where enqueueing takes longer than running, the time of enqueueing. */
-  async timeUs(executable: Executable, launch: BoundLaunch, launches: number): Promise<number> {
-    this.#assertLive();
-    wholeNumber("The number of launches", launches, 1, 1_000_000);
-    this.#ownExecutable(executable, launch);
-    const ms = await this.#stream.time(() => {
-      for (let i = 0; i < launches; i++) this.launch(executable, launch);
-    });
-    return (ms * 1000) / launches;
+    this.#streams.assertLive();
+    await this.#streams.drain();
   }
 
   async dispose(): Promise<void> {
-    if (this.#disposed) return;
-    this.#disposed = true;
-    this.#stream.finish(); // before memory and code go away under a running kernel
-    for (const storage of [...this.#storages]) storage.free();
+    if (this.#streams.closed) return;
+    refuseInCapture("disposing the backend");
+    this.#streams.beginClosing(); // before memory and code go away under a running kernel
+    for (const graph of this.#graphs) graph.dispose();
+    for (const pinned of this.#pinned) pinned.dispose();
+    for (const storage of this.#storages) storage.free();
     for (const module of this.#modules) this.#context.unload(module);
-    this.#stream.close();
+    this.#streams.close();
     this.#context.close();
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.dispose();
-  }
-
-  #assertLive(): void {
-    if (this.#disposed) throw new DisposedError("The CUDA backend was used after dispose()");
-  }
-
-  /** A read promised what was there before. */
-  #readBeforeWriting(storage: Storage): void {
-    for (const read of this.#reads) if (read.storage === storage) read.bytes ??= read.copy();
-  }
-
-  /** @throws ArgumentError for an executable of another backend, or one that the arguments aren't for */
-  #ownExecutable(executable: Executable, launch: BoundLaunch): CudaExecutable {
-    const { kernel } = executable;
-    if (!(executable instanceof CudaExecutable) || executable.backend !== this) {
-      throw new ArgumentError(`${kernel.name} was compiled by another backend`, { at: kernel.at });
-    }
-    requireOwnArguments(executable, launch);
-    return executable;
-  }
-
-  /** @throws DisposedError, ArgumentError for memory of another backend: its address means nothing here */
-  #own(storage: Storage): CudaStorage {
-    this.#assertLive();
-    if (storage instanceof CudaStorage && storage.backend === this) return storage;
-    throw new ArgumentError(`A tensor in ${storage.backend.device} was given to ${this.device}`, {
-      hint: "Read it, and write it into a tensor of this backend.",
-    });
   }
 }

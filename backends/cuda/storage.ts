@@ -1,53 +1,57 @@
-/** A piece of device memory, with its liveness. */
+/** A piece of device memory: its address, and whether it may be used and written. */
 import { DisposedError, ShapeError } from "../../dsl/errors.ts";
-import { isWritten } from "../../dsl/ir.ts";
-import type { Backend, BoundLaunch, Storage } from "../backend.ts";
+import type { Location } from "../../dsl/source.ts";
+import type { Backend, Storage } from "../backend.ts";
+import { thread } from "./context.ts";
 import type { DevicePointer } from "./driver.ts";
-
-/** The storages that a launch may read before its wait, and those that it writes. */
-export interface MemoryUse {
-  readonly frozen: readonly Storage[];
-  readonly written: readonly Storage[];
-}
-
-export function memoryUse({ kernel, tensors }: BoundLaunch): MemoryUse {
-  const frozen: Storage[] = [];
-  const written: Storage[] = [];
-  for (const [index, { storage }] of tensors.entries()) {
-    const role = kernel.ir.tensors[index]?.role;
-    if (role === "frozen") frozen.push(storage);
-    if (role && isWritten(role)) written.push(storage);
-  }
-  return { frozen, written };
-}
+import { Lifetime } from "./lifetime.ts";
+import type { Streams } from "./streams.ts";
 
 export class CudaStorage implements Storage {
   readonly backend: Backend;
   readonly byteLength: number;
-  readonly #release: (storage: CudaStorage, pointer: DevicePointer) => void;
-  #pointer: DevicePointer | undefined;
+  readonly lifetime: Lifetime;
+  readonly #streams: Streams;
+  readonly #pointer: DevicePointer;
+  #frozenAt: Location | undefined;
 
+  /** `end` gives the memory back, when no launch uses it any more. */
   constructor(
     backend: Backend,
-    byteLength: number,
+    streams: Streams,
     pointer: DevicePointer,
-    release: (storage: CudaStorage, pointer: DevicePointer) => void,
+    byteLength: number,
+    end: (storage: CudaStorage) => void,
   ) {
     this.backend = backend;
     this.byteLength = byteLength;
+    this.lifetime = new Lifetime(() => streams.whenIdle(() => end(this)));
+    this.#streams = streams;
     this.#pointer = pointer;
-    this.#release = release;
   }
 
   get freed(): boolean {
-    return this.#pointer === undefined;
+    return !this.lifetime.owned;
   }
 
-  /** Gives the memory back, after the launches that may use it. A second call does nothing. */
+  get frozenAt(): Location | undefined {
+    return this.#frozenAt;
+  }
+
+  freeze(at: Location): void {
+    this.address(0, 0);
+    this.#streams.synchronizeNow();
+    this.#frozenAt ??= at;
+    thread.generation++;
+  }
+
+  /** Gives the memory back, after the launches that may use it, and the graphs that do. A second call does nothing. */
   free(): void {
-    const pointer = this.#pointer;
-    this.#pointer = undefined;
-    if (pointer !== undefined) this.#release(this, pointer);
+    this.lifetime.giveUp();
+  }
+
+  [Symbol.dispose](): void {
+    this.free();
   }
 
   /**
@@ -55,7 +59,7 @@ export class CudaStorage implements Storage {
    * @throws DisposedError, ShapeError when they don't lie inside
    */
   address(offsetBytes: number, byteLength: number): DevicePointer {
-    if (this.#pointer === undefined) throw new DisposedError("Device memory was used after it was freed");
+    if (this.freed) throw new DisposedError("Device memory was used after it was freed");
     const whole = Number.isSafeInteger(offsetBytes) && Number.isSafeInteger(byteLength);
     if (!whole || offsetBytes < 0 || byteLength < 0 || offsetBytes + byteLength > this.byteLength) {
       throw new ShapeError(`${byteLength} bytes at ${offsetBytes} don't lie in a storage of ${this.byteLength} bytes`);

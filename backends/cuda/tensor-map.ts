@@ -1,10 +1,9 @@
-/** Tensor maps: what TMA knows of a tensor, encoded by the driver once per address and shape. */
+/** Tensor maps: what TMA knows of a tensor, encoded by the driver when a launch is bound. */
 import koffi from "koffi";
 import { ArgumentError } from "../../dsl/errors.ts";
 import type { DTypeName } from "../../dsl/dtype.ts";
 import type { SwizzleBytes, TensorMap } from "../../dsl/ir-tile.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
-import type { DeviceTensor } from "../tensor.ts";
 import type { PrimaryContext } from "./context.ts";
 import type { DevicePointer } from "./driver.ts";
 import { aligned, tensorMapAlign, tensorMapBytes } from "./packet.ts";
@@ -31,87 +30,65 @@ const fillWithZeros = 0; // CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE
 
 /** Addresses and strides that TMA takes. */
 const granule = 16;
-/** More than this are forgotten: who allocates for every launch never asks for an old one again. */
-const mostRemembered = 256;
-
-/** One tensor map of a kernel, for each tensor that it was launched with. */
-export class TensorMaps {
-  readonly #context: PrimaryContext;
-  readonly #kernel: Pick<Kernel, "name" | "at">;
-  readonly #map: TensorMap;
-  readonly #known = new Map<string, Uint8Array>();
-
-  constructor(context: PrimaryContext, kernel: Pick<Kernel, "name" | "at">, map: TensorMap) {
-    this.#context = context;
-    this.#kernel = kernel;
-    this.#map = map;
-  }
-
-  /** @throws ArgumentError for a tensor that TMA can't read */
-  of({ shape }: DeviceTensor, pointer: DevicePointer): Uint8Array {
-    const key = `${pointer} ${shape.join()}`;
-    const known = this.#known.get(key);
-    if (known) return known;
-    const map = this.#encode(shape, pointer);
-    if (this.#known.size >= mostRemembered) this.#known.clear();
-    this.#known.set(key, map);
-    return map;
-  }
-
-  #encode(shape: readonly number[], pointer: DevicePointer): Uint8Array {
-    const { tensor, box, swizzleBytes } = this.#map;
-    const { name, dtype } = tensor;
-    const fail = (what: string, hint: string): never => {
-      throw new ArgumentError(`${this.#kernel.name}: TMA can't read ${name}: ${what}`, {
-        related: [{ what: "its tensor map was made", at: this.#map.at }],
-        hint,
-      });
-    };
-    if (pointer % BigInt(granule) !== 0n) {
-      fail(
-        `it begins at an address that is not a multiple of ${granule} bytes`,
-        `Let ${name} begin at a multiple of ${granule} bytes of its storage`,
-      );
-    }
-    // The driver counts dimensions from the innermost on.
-    const sizes = shape.toReversed();
-    const strides = sizes.map((_, i) => sizes.slice(0, i + 1).reduce((product, size) => product * size, dtype.bytes));
-    const rowBytes = strides[0] ?? 0;
-    if (strides.slice(0, -1).some((stride) => stride % granule !== 0)) {
-      fail(
-        `a row of ${sizes[0]} ${dtype.name} has ${rowBytes} bytes, not a multiple of ${granule}`,
-        `Pad the last dimension of ${name} to a multiple of ${granule / dtype.bytes}`,
-      );
-    }
-    if (sizes.some((size) => size < 1))
-      fail(`its shape is [${shape.join(", ")}]`, "Don't launch it for an empty tensor");
-
-    const memory = new ArrayBuffer(tensorMapAlign + tensorMapBytes);
-    const map = new Uint8Array(memory, aligned(koffi.address(memory), 0), tensorMapBytes);
-    const { api } = this.#context.driver;
-    const result = this.#context.query(`making a tensor map of ${name}`, () =>
-      api.cuTensorMapEncodeTiled(
-        map,
-        dataTypes[dtype.name],
-        sizes.length,
-        pointer,
-        BigUint64Array.from(sizes, BigInt),
-        BigUint64Array.from(strides, BigInt), // it reads all but the last
-        Uint32Array.from(box.toReversed()),
-        new Uint32Array(sizes.length).fill(1),
-        noInterleave,
-        swizzles[swizzleBytes],
-        promoteToL2In256Bytes,
-        fillWithZeros,
-      ),
+/** The bytes of a CUtensorMap. @throws ArgumentError for a tensor that TMA can't read */
+export function encodeTensorMap(
+  context: PrimaryContext,
+  kernel: Pick<Kernel, "name" | "at">,
+  map: TensorMap,
+  shape: readonly number[],
+  pointer: DevicePointer,
+): Uint8Array {
+  const { tensor, box, swizzleBytes } = map;
+  const { name, dtype } = tensor;
+  const fail = (what: string, hint: string): never => {
+    throw new ArgumentError(`${kernel.name}: TMA can't read ${name}: ${what}`, {
+      related: [{ what: "its tensor map was made", at: map.at }],
+      hint,
+    });
+  };
+  if (pointer % BigInt(granule) !== 0n) {
+    fail(
+      `it begins at an address that is not a multiple of ${granule} bytes`,
+      `Let ${name} begin at a multiple of ${granule} bytes of its storage`,
     );
-    if (result !== 0) {
-      fail(
-        `for shape [${shape.join(", ")}], boxes of [${box.join(", ")}] and a swizzle of ${swizzleBytes} bytes ` +
-          `the driver answers ${describeResult(api, result)}`,
-        "Boxes have at most 256 elements along each axis, and along the last a multiple of 16 bytes, at most the swizzle's",
-      );
-    }
-    return map;
   }
+  // The driver counts dimensions from the innermost on.
+  const sizes = shape.toReversed();
+  const strides = sizes.map((_, i) => sizes.slice(0, i + 1).reduce((product, size) => product * size, dtype.bytes));
+  const rowBytes = strides[0] ?? 0;
+  if (strides.slice(0, -1).some((stride) => stride % granule !== 0)) {
+    fail(
+      `a row of ${sizes[0]} ${dtype.name} has ${rowBytes} bytes, not a multiple of ${granule}`,
+      `Pad the last dimension of ${name} to a multiple of ${granule / dtype.bytes}`,
+    );
+  }
+  if (sizes.some((size) => size < 1)) fail(`its shape is [${shape.join(", ")}]`, "Don't launch it for an empty tensor");
+
+  const memory = new ArrayBuffer(tensorMapAlign + tensorMapBytes);
+  const encoded = new Uint8Array(memory, aligned(koffi.address(memory), 0), tensorMapBytes);
+  const { api } = context.driver;
+  const result = context.queryAlsoInCapture(`making a tensor map of ${name}`, () =>
+    api.cuTensorMapEncodeTiled(
+      encoded,
+      dataTypes[dtype.name],
+      sizes.length,
+      pointer,
+      BigUint64Array.from(sizes, BigInt),
+      BigUint64Array.from(strides, BigInt), // it reads all but the last
+      Uint32Array.from(box.toReversed()),
+      new Uint32Array(sizes.length).fill(1),
+      noInterleave,
+      swizzles[swizzleBytes],
+      promoteToL2In256Bytes,
+      fillWithZeros,
+    ),
+  );
+  if (result !== 0) {
+    fail(
+      `for shape [${shape.join(", ")}], boxes of [${box.join(", ")}] and a swizzle of ${swizzleBytes} bytes ` +
+        `the driver answers ${describeResult(api, result)}`,
+      "Boxes have at most 256 elements along each axis, and along the last a multiple of 16 bytes, at most the swizzle's",
+    );
+  }
+  return encoded;
 }

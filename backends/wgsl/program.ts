@@ -1,6 +1,6 @@
 /** A WGSL module made ready to run: shader, pipeline, bindings, uniform words. Knows nothing of kernels. */
 import { ArgumentError, CompileError, UnsupportedError } from "../../dsl/errors.ts";
-import type { BoundScalar } from "../backend.ts";
+import type { BoundScalar } from "../bind.ts";
 import type { WgslModule } from "./emit.ts";
 import { roundUp, usage } from "./transfer.ts";
 
@@ -80,10 +80,18 @@ export class Program {
   }
 
   /**
-   * Enqueues `times` launches back to back with the same arguments. What comes back is settled when they are done: why
-   * they failed, where the kernel itself finds out.
+   * Whether these pieces can be bound, one for each tensor.
    * @throws ArgumentError when two parameters share memory in a way that WebGPU forbids; UnsupportedError for an offset
    * that can't be bound
+   */
+  check(slices: readonly Slice[]): void {
+    this.#checkOffsets(slices);
+    this.#checkAliasing(slices);
+  }
+
+  /**
+   * Enqueues `times` launches back to back with the same arguments, which were checked. What comes back is settled when they
+   * are done: why they failed, where the kernel itself finds out.
    */
   enqueue(
     slices: readonly Slice[],
@@ -91,15 +99,6 @@ export class Program {
     grid: Grid,
     times: number,
   ): Promise<string | undefined> | undefined {
-    if (slices.length !== this.module.tensors.length || scalars.length + 3 !== this.module.uniformWords) {
-      throw new ArgumentError(
-        `Kernel "${this.name}" takes ${this.module.tensors.length} tensors and ${this.module.uniformWords - 3} scalars, ` +
-          `got ${slices.length} and ${scalars.length}`,
-      );
-    }
-    this.#checkOffsets(slices);
-    this.#checkAliasing(slices);
-    if (grid.includes(0)) return undefined;
     const [x, y, z] = this.#dispatch(grid);
     const scratch = this.#scratchFor(x * y * z);
     const bindGroup = this.#device.createBindGroup({

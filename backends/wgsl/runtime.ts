@@ -9,9 +9,17 @@ import {
 } from "../../dsl/errors.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
-import type { Backend, BoundLaunch, Executable, Storage } from "../backend.ts";
-import { requireOwnArguments } from "../bind.ts";
-import type { DeviceTensor } from "../tensor.ts";
+import type { Location } from "../../dsl/source.ts";
+import type { Backend, Executable, Launch, Storage } from "../backend.ts";
+import {
+  type Arguments,
+  type BoundArguments,
+  changeScalars,
+  checkArguments,
+  requireWritableIn,
+  type Scalars,
+} from "../bind.ts";
+import { type DeviceTensor, requireWritable } from "../tensor.ts";
 import { type FoundDevice, openDevice } from "./device.ts";
 import { emitWgsl, type WgslModule } from "./emit.ts";
 import type { DeviceKind, DeviceOptions } from "./options.ts";
@@ -33,6 +41,7 @@ class WgslStorage implements Storage {
   readonly byteLength: number;
   readonly buffer: GPUBuffer;
   #freed = false;
+  #frozenAt: Location | undefined;
 
   constructor(backend: WgslBackend, byteLength: number, buffer: GPUBuffer) {
     this.backend = backend;
@@ -44,10 +53,24 @@ class WgslStorage implements Storage {
     return this.#freed || this.backend.disposed;
   }
 
+  get frozenAt(): Location | undefined {
+    return this.#frozenAt;
+  }
+
+  /** What was enqueued before needs no waiting for: each dispatch is complete before the next begins. */
+  freeze(at: Location): void {
+    if (this.freed) throw new DisposedError("Device memory was used after it was freed");
+    this.#frozenAt ??= at;
+  }
+
   free(): void {
     if (this.freed) return;
     this.#freed = true;
     this.buffer.destroy();
+  }
+
+  [Symbol.dispose](): void {
+    this.free();
   }
 }
 
@@ -68,6 +91,60 @@ class WgslExecutable<P extends Params> implements Executable<P> {
 
   get compileMs(): number {
     return this.program.compileMs;
+  }
+
+  bind(args: Arguments<P>): Launch<P> {
+    // Alignment is promised of the place in a storage: each storage begins at a multiple of 256 bytes.
+    const place = ({ storage, offsetBytes }: DeviceTensor) => ({ space: storage, begin: BigInt(offsetBytes) });
+    return new WgslLaunch(this, checkArguments(this.kernel, args, this.backend, place));
+  }
+}
+
+class WgslLaunch<P extends Params> implements Launch<P> {
+  readonly executable: WgslExecutable<P>;
+  #bound: BoundArguments;
+
+  /** @throws ArgumentError, UnsupportedError for what WGSL can't bind */
+  constructor(executable: WgslExecutable<P>, bound: BoundArguments) {
+    this.executable = executable;
+    this.#bound = bound;
+    executable.program.check(executable.backend.slices(bound.tensors));
+  }
+
+  get kernel(): Kernel<P> {
+    return this.executable.kernel;
+  }
+
+  launch(): void {
+    this.#enqueue(1);
+  }
+
+  set(scalars: Partial<Scalars<P>>): void {
+    this.#bound = { ...this.#bound, scalars: changeScalars(this.kernel, this.#bound.scalars, scalars) };
+  }
+
+  /**
+   * Mean time of a launch in microseconds. It is wall time: `launches` dispatches are submitted together and waited for,
+   * so it contains the host's share of submitting and waking up.
+   * @throws as `launch` and `synchronize`
+   */
+  async timeUs(launches: number): Promise<number> {
+    if (!Number.isSafeInteger(launches) || launches < 1) throw new ArgumentError(`Can't time ${launches} launches`);
+    const { backend } = this.executable;
+    await backend.synchronize();
+    const start = performance.now();
+    this.#enqueue(launches);
+    await backend.synchronize();
+    return ((performance.now() - start) * 1000) / launches;
+  }
+
+  #enqueue(times: number): void {
+    const { kernel } = this;
+    for (const [index, tensor] of this.#bound.tensors.entries()) {
+      const { name = "", role = "frozen" } = kernel.ir.tensors[index] ?? {};
+      requireWritableIn(kernel, name, role, tensor);
+    }
+    this.executable.backend.enqueue(this.executable.program, this.#bound, times);
   }
 }
 
@@ -126,7 +203,7 @@ export class WgslBackend implements Backend {
     return (await executable) as Executable<P>;
   }
 
-  /** Compiles WGSL that is there already; of the kernel only its name matters. @throws as `compile` */
+  /** Compiles WGSL that is there already; its parameters must be those of the kernel. @throws as `compile` */
   async executableFromModule<P extends Params>(kernel: Kernel<P>, module: WgslModule): Promise<Executable<P>> {
     this.#checkLive();
     try {
@@ -160,9 +237,10 @@ export class WgslBackend implements Backend {
     return new WgslStorage(this, byteLength, this.#device.createBuffer({ size, usage: bits }));
   }
 
-  /** Enqueues a copy of `bytes`, at any offset in bytes. @throws ArgumentError out of range; DisposedError */
+  /** Enqueues a copy of `bytes`, at any offset in bytes. @throws ArgumentError out of range or frozen; DisposedError */
   write(storage: Storage, offsetBytes: number, bytes: Uint8Array): void {
     const { buffer, byteLength } = this.#own(storage, offsetBytes, bytes.byteLength);
+    requireWritable(storage, "This memory");
     this.#transfer.write(buffer, byteLength, offsetBytes, bytes);
   }
 
@@ -182,30 +260,11 @@ export class WgslBackend implements Backend {
     }
   }
 
-  /** Enqueues one launch. @throws ArgumentError, UnsupportedError when the tensors can't be bound; DisposedError */
-  launch(executable: Executable, launch: BoundLaunch): void {
-    this.#enqueue(executable, launch, 1);
-  }
-
   /** Waits for everything enqueued. @throws DeviceError naming the kernel whose launch failed; DisposedError */
   async synchronize(): Promise<void> {
     this.#checkLive();
     await this.#wait(this.#device.queue.onSubmittedWorkDone()).catch(() => undefined);
     await this.#settle();
-  }
-
-  /**
-   * Mean time of a launch in microseconds. It is wall time: `launches` dispatches are submitted together and waited for,
-   * so it contains the host's share of submitting and waking up.
-   * @throws as `launch` and `synchronize`
-   */
-  async timeUs(executable: Executable, launch: BoundLaunch, launches: number): Promise<number> {
-    if (!Number.isSafeInteger(launches) || launches < 1) throw new ArgumentError(`Can't time ${launches} launches`);
-    await this.synchronize();
-    const start = performance.now();
-    this.#enqueue(executable, launch, launches);
-    await this.synchronize();
-    return ((performance.now() - start) * 1000) / launches;
   }
 
   /** Destroys the device with everything on it, after the work that is under way. Idempotent, never throws. */
@@ -219,18 +278,13 @@ export class WgslBackend implements Backend {
     await this.dispose();
   }
 
-  #enqueue(executable: Executable, launch: BoundLaunch, times: number): void {
-    this.#checkLive();
-    if (!(executable instanceof WgslExecutable) || executable.backend !== this) {
-      throw new ArgumentError(`"${executable.kernel.name}" was compiled by another backend`);
-    }
-    requireOwnArguments(executable, launch);
-    const { grid, tensors, scalars } = launch;
-    const slices = tensors.map((tensor) => this.#slice(tensor));
-    const { name } = executable.kernel;
+  /** @internal Enqueues `times` launches after all earlier ones; returns at once. @throws DeviceError, DisposedError */
+  enqueue(program: Program, { grid, tensors, scalars }: BoundArguments, times: number): void {
+    const slices = this.slices(tensors);
+    const { name } = program;
     this.#device.pushErrorScope("validation");
     try {
-      const report = executable.program.enqueue(slices, scalars, grid, times);
+      const report = program.enqueue(slices, scalars, grid, times);
       this.#lastKernel = name;
       if (report) this.#settleLater(report.then((failure) => void (failure && this.#failures.push(failure))));
     } finally {
@@ -249,9 +303,12 @@ export class WgslBackend implements Backend {
     void outcome.then(() => this.#unsettled.delete(outcome));
   }
 
-  #slice({ storage, offsetBytes, byteLength }: DeviceTensor): Slice {
-    const { buffer } = this.#own(storage, offsetBytes, byteLength);
-    return { buffer, offset: offsetBytes, size: roundUp(Math.max(byteLength, 1), 4) };
+  /** @internal @throws ArgumentError, DisposedError, DeviceError */
+  slices(tensors: readonly DeviceTensor[]): readonly Slice[] {
+    return tensors.map(({ storage, offsetBytes, byteLength }) => {
+      const { buffer } = this.#own(storage, offsetBytes, byteLength);
+      return { buffer, offset: offsetBytes, size: roundUp(Math.max(byteLength, 1), 4) };
+    });
   }
 
   /** The storage as this backend's own, live, and large enough. */

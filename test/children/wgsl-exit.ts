@@ -4,11 +4,9 @@ import { compileModule, slowLaunch, slowModule } from "./wgsl-support.ts";
 
 const [style = "idle", rounds = "20000000"] = process.argv.slice(2);
 const backend = await openWgsl();
-const slow = await compileModule(backend, "slow", slowModule);
-const launch = slowLaunch(slow, backend, Number(rounds));
-backend.launch(slow, launch);
-const storage = launch.tensors[0]?.storage;
-if (storage === undefined) throw new Error("no storage");
+const { launch, y } = await slowLaunch(backend, Number(rounds));
+launch.launch();
+const { storage } = y;
 console.log("started");
 
 if (style === "idle") {

@@ -1,7 +1,9 @@
 /** Hand-written WGSL modules for the tests of the WGSL backend, and a way to launch them without a traced kernel. */
+import { type DType, f32, u32 } from "../../dsl/dtype.ts";
+import type { KernelIR, Scalar } from "../../dsl/ir.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
-import { f32, u32 } from "../../dsl/dtype.ts";
-import type { BoundLaunch, BoundScalar, Executable } from "../../backends/backend.ts";
+import { size } from "../../dsl/size.ts";
+import type { Executable, Launch } from "../../backends/backend.ts";
 import { DeviceTensor } from "../../backends/tensor.ts";
 import type { WgslModule } from "../../backends/wgsl/emit.ts";
 import type { WgslBackend } from "../../backends/wgsl/runtime.ts";
@@ -44,21 +46,50 @@ struct Launch { rounds: u32, gx: u32, gy: u32, gz: u32 }
   workgroupCount: (grid) => grid,
 };
 
-/** Compiles a module under a name. */
-export function compileModule(backend: WgslBackend, name: string, module: WgslModule): Promise<Executable> {
-  return backend.executableFromModule({ name } as unknown as Kernel, module);
+/** What a kernel would say of a module: dtype of its tensors, its scalars by name, its grid. */
+export interface ModuleUse {
+  readonly dtype?: DType;
+  readonly scalars?: Readonly<Record<string, Scalar["dtype"]>>;
+  readonly grid?: KernelIR["grid"];
 }
 
-/** Scalars of `scaleModule`. */
-export function scaleBy(scale: number, bias: number): readonly BoundScalar[] {
-  return [
-    { name: "scale", dtype: f32, value: scale },
-    { name: "bias", dtype: u32, value: bias },
-  ];
+const anyLength = size("length");
+
+/** Compiles a module under a name; its tensors have any length. */
+export function compileModule(
+  backend: WgslBackend,
+  name: string,
+  module: WgslModule,
+  { dtype = f32, scalars = {}, grid = [1, 1, 1] }: ModuleUse = {},
+): Promise<Executable> {
+  const at = { file: `${name}.ts`, line: 1, column: 1 };
+  const tensors = module.tensors.map(({ name, access }) => {
+    const role = access === "read" ? "input" : "inout";
+    return { kind: "tensor", name, role, dtype, shape: [anyLength], alignBytes: dtype.bytes, at };
+  });
+  const numbers = Object.entries(scalars).map(([name, dtype]) => ({ kind: "scalar", name, dtype, at }));
+  const params = Object.fromEntries([...tensors, ...numbers].map((param) => [param.name, param]));
+  const ir = { name, grid, cluster: 1, tensors, scalars: numbers, sizes: [] };
+  return backend.executableFromModule({ name, at, params, ir } as unknown as Kernel, module);
 }
 
-/** A launch of `slowModule`. */
-export function slowLaunch({ kernel }: Executable, backend: WgslBackend, rounds: number): BoundLaunch {
+/** Binds; of these kernels the types know no parameters. */
+export function bind(executable: Executable, args: Readonly<Record<string, unknown>>): Launch {
+  return executable.bind(args as never);
+}
+
+/** `scaleModule`, ready to be bound to x, y, scale and bias. */
+export function compileScale(backend: WgslBackend, groups = 1): Promise<Executable> {
+  return compileModule(backend, "scale", scaleModule, { scalars: { scale: f32, bias: u32 }, grid: [groups, 1, 1] });
+}
+
+/** A launch of `slowModule`, and what it writes. */
+export async function slowLaunch(
+  backend: WgslBackend,
+  rounds: number,
+  module = slowModule,
+): Promise<{ readonly launch: Launch; readonly y: DeviceTensor }> {
+  const slow = await compileModule(backend, "slow", module, { dtype: u32, scalars: { rounds: u32 } });
   const y = new DeviceTensor(backend.allocate(4), u32, [1]);
-  return { kernel, grid: [1, 1, 1], tensors: [y], scalars: [{ name: "rounds", dtype: u32, value: rounds }] };
+  return { launch: bind(slow, { y, rounds }), y };
 }

@@ -1,6 +1,6 @@
 /** Binding arguments to a kernel's parameters: what is refused, with which words. No launch reaches a device here. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { bind } from "../../backends/bind.ts";
+import { checkArguments } from "../../backends/bind.ts";
 import { DeviceTensor, deviceTensor } from "../../backends/tensor.ts";
 import { openWgsl, type WgslBackend } from "../../backends/wgsl/index.ts";
 import {
@@ -51,14 +51,16 @@ const device = kernel(
 type Given = Readonly<Record<string, unknown>>;
 
 const fine = (m = 2, k = 24) => ({
-  w: deviceTensor(backend, bf16, [4, k]),
+  w: deviceTensor(backend, bf16, [4, k]).freeze(),
   x: deviceTensor(backend, f32, [m, k]),
   y: deviceTensor(backend, f32, [m]),
   alpha: 0.5,
   i: -1,
   u: 2 ** 32 - 1,
 });
-const bound = (change: Given) => bind(device, { ...fine(), ...change } as unknown as ReturnType<typeof fine>, backend);
+const place = ({ storage, offsetBytes }: DeviceTensor) => ({ space: storage, begin: BigInt(offsetBytes) });
+const bound = (change: Given) =>
+  checkArguments(device, { ...fine(), ...change } as unknown as ReturnType<typeof fine>, backend, place);
 
 /** The error's message without its "at" lines. */
 function refusal(change: () => Given): string {
@@ -95,7 +97,7 @@ describe("refused", () => {
     ["wrong rank", () => ({ x: tensor([48]) }), "bound: x must have shape [M, K], got f32[48]"],
     [
       "wrong number in the shape",
-      () => ({ w: deviceTensor(backend, bf16, [5, 24]) }),
+      () => ({ w: deviceTensor(backend, bf16, [5, 24]).freeze() }),
       "bound: w must have shape [4, K], got bf16[5, 24]",
     ],
     ["sizes that differ", () => ({ x: tensor([2, 32]) }), "bound: the size K is 24 in w and 32 in x"],
@@ -109,8 +111,18 @@ describe("refused", () => {
     ["a grid too large", () => fine(2, 65_560), "bound: the grid has 65544 blocks along y"],
     [
       "a misaligned view",
-      () => ({ w: new DeviceTensor(backend.allocate(1000), bf16, [4, 24], 8) }),
-      "bound: w is promised to be aligned to 16 bytes; it begins at byte 8 of its storage",
+      () => ({ w: new DeviceTensor(backend.allocate(1000), bf16, [4, 24], 8).freeze() }),
+      "bound: w is promised to be aligned to 16 bytes; it begins 8 bytes after a multiple of that",
+    ],
+    [
+      "a tensor that isn't frozen",
+      () => ({ w: deviceTensor(backend, bf16, [4, 24]) }),
+      "bound: w is a frozen parameter, and may be read while earlier kernels still write; got a tensor that isn't frozen",
+    ],
+    [
+      "a frozen output",
+      () => ({ y: tensor([2]).freeze() }),
+      "bound: y is output, but the tensor given is frozen: nothing writes it any more",
     ],
     ["a number for a tensor", () => ({ y: 5 }), "bound: y must be a tensor on the device"],
     ["a tensor for a number", () => ({ i: tensor([1]) }), "bound: i must be a number, got f32[1]"],
@@ -171,7 +183,7 @@ describe("device tensors", () => {
     const data = HostTensor.from(bf16, [3], [1, 2, 3]);
     const tensor = deviceTensor(backend, data);
     expect([...(await tensor.read()).values()]).toEqual([1, 2, 3]);
-    expect(() => tensor.write(HostTensor.from(bf16, [2], [1, 2]) as never)).toThrow("Can't write bf16[2] into bf16[3]");
+    expect(() => tensor.write(HostTensor.from(bf16, [2], [1, 2]) as never)).toThrow("Can't copy bf16[2] into bf16[3]");
     tensor.free();
     tensor.free();
     expect(() => tensor.write(data)).toThrow(DisposedError);

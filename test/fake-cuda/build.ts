@@ -8,16 +8,31 @@ import koffi from "koffi";
 export const cCompiler = ["cc", "gcc", "clang"].find((name) => spawnSync(name, ["--version"]).status === 0);
 
 export interface FakeCuda {
+  readonly path: string;
+  /** One device of SM90, nothing in use, an empty log. */
   readonly reset: () => void;
-  readonly device: (count: number, major: number, minor: number) => void;
+  /** Adds a device, or changes one. */
+  readonly device: (ordinal: number, major: number, minor: number) => void;
+  readonly noDevice: () => void;
   /** The next call of this function answers with this CUresult. */
   readonly fail: (cudaFunction: string, result: number) => void;
   /** Another library of this thread makes its own context current. */
   readonly steal: () => void;
+  /** Another library of this thread allocates or waits, which no capture survives. */
+  readonly interfere: () => void;
+  /** Keeps no log and drops kernels, to see what calling costs. */
+  readonly quiet: (quiet: boolean) => void;
   /** Calls since reset(), with details of launches. */
   readonly log: () => readonly string[];
+  /** Number of calls since reset(), also of those that the log leaves out. */
+  readonly calls: () => number;
+  /** What would have corrupted memory, or broken a capture. */
+  readonly violations: () => number;
   /** Kinds of things not given back; 0 when all were. */
   readonly leaks: () => number;
+  /** Memory and a stream of another library in this process. */
+  readonly foreignMemory: (bytes: number, device?: number) => bigint;
+  readonly foreignStream: (device?: number) => bigint;
   readonly nvrtcOptions: () => readonly string[];
   readonly nvrtcPrograms: () => number;
   readonly remove: () => void;
@@ -36,19 +51,32 @@ export function buildFakeCuda(): FakeCuda {
   make(builtins, `-Wl,-soname,${builtins}`, "-x", "c", "/dev/null");
   process.env["TEGULA_LIBCUDA"] = cudaPath;
   process.env["TEGULA_LIBNVRTC"] = nvrtcPath;
+  process.env["TEGULA_CACHE"] = "off"; // its "machine code" is for the stand-in alone
 
   const cuda = koffi.load(cudaPath);
   const nvrtc = koffi.load(nvrtcPath);
   const lines = (text: string) => text.split("\n").filter(Boolean);
   const readLog = cuda.func("const char *fake_log()");
   const readOptions = nvrtc.func("const char *fake_options()");
+  const foreignMemory = cuda.func("int64_t fake_foreign_memory(int size, int device)");
+  const foreignStream = cuda.func("int64_t fake_foreign_stream(int device)");
+  const reset: () => void = cuda.func("void fake_reset()");
+  reset();
   return {
-    reset: cuda.func("void fake_reset()"),
-    device: cuda.func("void fake_device(int count, int major, int minor)"),
+    path: cudaPath,
+    reset,
+    device: cuda.func("void fake_device(int ordinal, int major, int minor)"),
+    noDevice: cuda.func("void fake_no_device()"),
     fail: cuda.func("void fake_fail(const char *name, int result)"),
     steal: cuda.func("void fake_steal()"),
+    interfere: cuda.func("void fake_interfere()"),
+    quiet: cuda.func("void fake_quiet(bool quiet)"),
     log: () => lines(readLog()),
+    calls: cuda.func("int64_t fake_calls()"),
+    violations: cuda.func("int fake_violations()"),
     leaks: cuda.func("int fake_leaks()"),
+    foreignMemory: (bytes, device = 0) => BigInt(foreignMemory(bytes, device)),
+    foreignStream: (device = 0) => BigInt(foreignStream(device)),
     nvrtcOptions: () => lines(readOptions()),
     nvrtcPrograms: nvrtc.func("int fake_programs()"),
     remove: () => rmSync(folder, { recursive: true }),
