@@ -1,6 +1,13 @@
 /** Kernels of the measurement itself: how fast memory can be read here, and what a launch costs that does nothing. */
 import { bf16, f32, frozen, i32, inout, type Kernel, kernel, output } from "../../dsl/index.ts";
-import { llGemmDotBf16, llGemmDotE4m3, llGemmMmaBf16, llGemmMmaE4m3 } from "../../kernels/index.ts";
+import {
+  llGemmDotBf16,
+  llGemmDotE4m3,
+  llGemmMmaBf16,
+  llGemmMmaE4m3,
+  llGemmStreamBf16,
+  llGemmStreamE4m3,
+} from "../../kernels/index.ts";
 import type { Case } from "./cases.ts";
 
 /** Bytes that a launch of `streamRead` reads: far more than L2 holds. */
@@ -47,11 +54,14 @@ export interface Candidate {
   readonly kernel: Kernel;
 }
 
-/** Our kernels for one cell, one of each family that serves it. */
+/** Our kernels for one cell, one of each family that may be the fastest. */
 export function candidates({ dtype, out: outName, N, K }: Case, M: number): readonly Candidate[] {
   const config = { M, N, K, out: outName === "f32" ? f32 : bf16 };
-  const [dot, mma] = dtype === "bf16" ? [llGemmDotBf16, llGemmMmaBf16] : [llGemmDotE4m3, llGemmMmaE4m3];
-  const all: Candidate[] = [{ name: "mma", kernel: mma(config) as unknown as Kernel }];
-  if (M <= 4) all.push({ name: "dot", kernel: dot(config) as unknown as Kernel });
-  return all;
+  const families = {
+    bf16: { dot: llGemmDotBf16, mma: llGemmMmaBf16, stream: llGemmStreamBf16 },
+    e4m3: { dot: llGemmDotE4m3, mma: llGemmMmaE4m3, stream: llGemmStreamE4m3 },
+  }[dtype];
+  return Object.entries(families)
+    .filter(([name]) => name !== "dot" || M <= 4)
+    .map(([name, make]) => ({ name, kernel: make(config) as unknown as Kernel }));
 }

@@ -18,7 +18,7 @@ import {
 import type { Case, InName, OutName } from "./cases.ts";
 import { CublasLt, type Matmul, workspaceBytes } from "./cublaslt.ts";
 import { fill, productOf } from "./data.ts";
-import { candidates, empty, streamBytes, streamRead, streamReadBytes } from "./kernels.ts";
+import { type Candidate, candidates, empty, streamBytes, streamRead, streamReadBytes } from "./kernels.ts";
 import { interleaved, type Quantiles, type Repeatable } from "./statistics.ts";
 
 /** Five times the L2 of an H200 (60 MB), and a little more. */
@@ -49,6 +49,8 @@ export interface Cell extends Case {
   readonly cublasHot: Quantiles | undefined;
   /** The fastest of the first 8. */
   readonly cublasBest: Quantiles | undefined;
+  /** All that were tried, by a few replays each. */
+  readonly trials: Readonly<Record<string, number>>;
   /** Two series of ours: the share by which their medians differ. */
   readonly noise: number;
   /** Weights, tokens and results, each once. */
@@ -137,7 +139,7 @@ export class Weights implements Disposable {
   }
 
   /** @throws Error when a result is wrong: then there is no time */
-  async measure(M: number): Promise<Cell> {
+  async measure(M: number, tried: readonly Candidate[] = candidates(this.#shape, M)): Promise<Cell> {
     const { cuda, replays } = this.#bench;
     const { N, K, dtype, out } = this.#shape;
     using x = deviceTensor<InName>(cuda, dtypes[dtype], [M, K]);
@@ -148,17 +150,18 @@ export class Weights implements Disposable {
 
     using matmul = this.#matmul(M);
     const theirs = matmul?.algorithms.map((algorithm) => this.#cublas(matmul, algorithm, x, yCublas)) ?? [];
-    const best = await fastest(theirs.map((chain) => graphs.capture(cuda, chain, this.#copies)));
+    const best = least(await mediansOf(theirs.map((chain) => graphs.capture(cuda, chain, this.#copies))));
 
     const ours: { readonly name: string; readonly chain: Chain; readonly kernel: Kernel }[] = [];
-    for (const { name, kernel } of candidates(this.#shape, M)) {
+    for (const { name, kernel } of tried) {
       const chain = await this.#chain(cuda, kernel, this.#slab, x, y);
       chain(cuda.stream, this.#copies - 1);
       theirs[0]?.(cuda.stream, this.#copies - 1);
       await this.#check(name, M, y, matmul && yCublas);
       ours.push({ name, chain, kernel });
     }
-    const chosen = ours[await fastest(ours.map(({ chain }) => graphs.capture(cuda, chain, this.#copies)))];
+    const medians = await mediansOf(ours.map(({ chain }) => graphs.capture(cuda, chain, this.#copies)));
+    const chosen = ours[least(medians)];
     if (!chosen) throw new Error(`no kernel serves ${M} x ${N} x ${K}`);
     const { name, chain, kernel } = chosen;
 
@@ -190,6 +193,7 @@ export class Weights implements Disposable {
       ...this.#shape,
       ...{ M, kernel: name, ours: ours1, oursHot, oursWithoutPdl },
       ...{ cublas: first, cublasHot: firstHot, cublasBest: bestOf },
+      trials: Object.fromEntries(ours.map(({ name }, i) => [name, medians[i] ?? NaN])),
       noise: Math.abs(ours1.median / ours2.median - 1),
       bytes: (N * K + M * K) * dtypes[dtype].bytes + M * N * dtypes[out].bytes,
     };
@@ -294,8 +298,11 @@ class Graphs implements Disposable {
   }
 }
 
-/** The index of the fastest, by a few replays of each. */
-async function fastest(graphs: readonly Repeatable[]): Promise<number> {
-  const medians = (await interleaved(graphs, 10)).map(({ median }) => median);
-  return medians.indexOf(Math.min(...medians));
+/** By a few replays of each. */
+async function mediansOf(graphs: readonly Repeatable[]): Promise<readonly number[]> {
+  return (await interleaved(graphs, 10)).map(({ median }) => median);
+}
+
+function least(times: readonly number[]): number {
+  return times.indexOf(Math.min(...times));
 }
