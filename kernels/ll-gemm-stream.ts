@@ -1,24 +1,24 @@
 /**
  * Low-latency GEMM for weights of megabytes: y[m,n] = sum over k of x[m,k] * w[n,k], for 1 to 16 tokens m, at the speed of
- * memory. A block makes 64 columns n of y, a cluster shares K; one warp asks for tiles by TMA, four multiply 16 rows each:
+ * memory. A cluster of blocks makes 64 columns n of y, each block with its part of K. One warp asks for tiles by TMA, the
+ * others multiply; between them lies a ring of stages in shared memory:
  *
- *     warp 4      w: 64 rows x 128 bytes, `boxes` of them, and as much of x     -> stage 0, 1, ... of a ring
- *     warps 0..3  ldmatrix, mma: rows 16 * warp to 16 * warp + 15 of w          <-
+ *     last warp     64 rows of w, `boxes` times 128 bytes each, and as much of x   -> stage 0, 1, ...
+ *     group 0       ldmatrix, mma of boxes 0, groups, 2 * groups, ...              <-
+ *     group 1       ...     of boxes 1, groups + 1, ...; each of its warps multiplies some of the 64 rows
  *
- * What matters is bytes under way. The ring fills half of shared memory, so that two blocks fit into a multiprocessor: that
- * of the next kernel in a PDL chain asks for its weights while this one still multiplies. The stages of weights are on their
- * way before the wait; tokens follow after it.
- *
- * Rows of K must be multiples of 16 bytes, which TMA wants.
+ * What matters is how many bytes are under way. The ring fills half of shared memory, so that two blocks fit into a
+ * multiprocessor: that of the next kernel in a PDL chain asks for its weights while this one still multiplies. Weights are
+ * frozen: all stages of them are on their way before the wait; tokens follow after it.
  */
 import {
+  bf16,
   ceilDiv,
   type Dim,
   dims,
   type DType,
-  type Expr,
-  bf16,
   e4m3,
+  type Expr,
   type MmaAtom,
   mmaAtoms,
   ShapeError,
@@ -27,72 +27,67 @@ import {
 } from "../dsl/index.ts";
 import { composition, makeLayout, select, Swizzle } from "../dsl/layout/index.ts";
 import { maxOf } from "../dsl/size.ts";
-import {
-  type Gemm,
-  type GemmSizes,
-  inBf16,
-  inE4m3,
-  type InName,
-  type OutName,
-  requireCounts,
-  rowAlignBytes,
-} from "./ll-gemm.ts";
+import * as ll from "./ll-gemm.ts";
 import { addPartials, partialSums, sendPartials } from "./split-k.ts";
 
-export interface LlGemmStreamConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
-  /** Blocks that share 64 columns, each with its part of K. Default: what keeps 132 multiprocessors busy. */
+export interface LlGemmStreamConfig<Out extends ll.OutName = ll.OutName> extends ll.GemmSizes<Out> {
+  /** Blocks that share 64 columns. Default: as many as keep about 100 blocks busy. */
   readonly cluster?: 1 | 2 | 4 | 8;
-  /** Boxes of 128 bytes of each row in a stage, 1 to 8. */
+  /** Boxes of 128 bytes of each row in a stage, 1 to 8; a multiple of `groups`. */
   readonly boxes?: number;
   /** Stages of the ring. Default: what fits into half of shared memory. */
   readonly stages?: number;
+  /** Groups of warps that share the boxes of a stage. */
+  readonly groups?: 1 | 2 | 4;
+  /** Rows of w that a warp multiplies; more of them share the tokens that it loads. */
+  readonly rowsPerWarp?: 16 | 32;
 }
 
-/** bf16 weights and tokens. @throws ShapeError unless K is a multiple of 8 */
-export function llGemmStreamBf16<Out extends OutName>(config: LlGemmStreamConfig<Out>) {
+/** bf16 weights and tokens. @throws ShapeError unless K is a multiple of 8, as TMA wants its rows */
+export function llGemmStreamBf16<Out extends ll.OutName>(config: LlGemmStreamConfig<Out>) {
   const plan = planOf(config, bf16);
-  return inBf16("ll_gemm_stream", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, plan));
+  return ll.inBf16("ll_gemm_stream", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, plan));
 }
 
 /** e4m3 weights and tokens, with one scale each that is read from device memory. @throws ShapeError unless K is a multiple of 16 */
-export function llGemmStreamE4m3<Out extends OutName>(config: LlGemmStreamConfig<Out>) {
+export function llGemmStreamE4m3<Out extends ll.OutName>(config: LlGemmStreamConfig<Out>) {
   const plan = planOf(config, e4m3);
-  return inE4m3("ll_gemm_stream", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, plan));
+  return ll.inE4m3("ll_gemm_stream", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, plan));
 }
 
+/** Of w, in a block. */
 const rows = 64;
-const mmaWarps = rows / 16;
 
-function multiply<In extends InName, Out extends OutName>(
-  { t, w, scaleOf, M, N, out }: Gemm<In, Out>,
+function multiply<In extends ll.InName, Out extends ll.OutName>(
+  { t, w, scaleOf, M, N, out }: ll.Gemm<In, Out>,
   atom: MmaAtom<In, In, "f32">,
-  { cluster, boxK, boxes, stages, tokens, steps }: ReturnType<typeof planOf>,
+  { cluster, boxK, boxes, stages, groups, rowsPerWarp, mmaWarps, tokens, steps }: ReturnType<typeof planOf>,
 ): void {
-  const splitK = { M, N, out, columns: rows, tokens, slices: cluster };
+  const splitK = { M, N, out, columns: rows, tokens, slices: cluster * groups };
   const sPart = partialSums(t, splitK);
   t.cluster.arrive();
 
   // As TMA swizzles: 16-byte units within 8 rows of 128 bytes.
+  const swizzle = new Swizzle(3, 4 - Math.log2(w.dtype.bytes), 3);
   const ringOf = (extent: number) =>
-    composition(
-      new Swizzle(3, 4 - Math.log2(w.dtype.bytes), 3),
-      makeLayout([extent, boxK, boxes, stages], [boxK, 1, extent * boxK, extent * boxK * boxes]),
-    );
+    composition(swizzle, makeLayout([extent, boxK, boxes, stages], [boxK, 1, extent * boxK, extent * boxK * boxes]));
   const sW = t.sharedTile(w.dtype, ringOf(rows), { alignBytes: 1024 }); // (64, boxK, boxes, stages)
   const sX = t.sharedTile(w.dtype, ringOf(tokens), { alignBytes: 1024 }); // (tokens, boxK, boxes, stages)
   const ring = t.pipeline(stages, { producers: 1, consumers: mmaWarps });
-  const box = (tile: Tile<In, "shared">, b: number, i: Expr<"i32">) => tile.slice([null, null, b, ring.stage(i)]);
-
+  const box = (tile: Tile<In, "shared">, b: number | Expr<"i32">, i: Expr<"i32">) =>
+    tile.slice([null, null, b, ring.stage(i)]);
   const tileN = t.block.x.div(cluster);
-  const kOf = (i: Expr<"i32">, b: number) => t.cluster.rank.mul(t.dim(steps)).add(i).mul(boxes).add(b).mul(boxK);
-
   const mma = tiledMma(atom).slice(t.lane);
-  const rC = t.accumulator(mma, [16, tokens]); // (4, 1, tokens / 8)
+  const rC = t.accumulator(mma, [rowsPerWarp, tokens]); // (4, rowsPerWarp / 16, tokens / 8)
+  const [group, part] = [t.warp.div(mmaWarps / groups), t.warp.rem(mmaWarps / groups)];
+
   const consume = () => {
+    t.pdl.launchDependents();
     for (const i of t.range(steps)) {
       ring.wait(i);
-      for (let b = 0; b < boxes; b++) {
-        const tA = mma.partitionA(box(sW, b, i).tile([16, boxK], [t.warp, 0])); // (value, 1, boxK / atom.K)
+      for (let first = 0; first < boxes; first += groups) {
+        const b = groups === 1 ? first : group.add(first);
+        const tA = mma.partitionA(box(sW, b, i).tile([rowsPerWarp, boxK], [part, 0])); // (value, rows, boxK / atom.K)
         const tB = mma.partitionB(box(sX, b, i)); // (value, tokens / 8, boxK / atom.K)
         const [rA, rB] = [t.matrixFragment(tA), t.matrixFragment(tB)];
         t.copyMatrix(tA, rA);
@@ -105,13 +100,14 @@ function multiply<In extends InName, Out extends OutName>(
   };
   const produce = () => {
     const swizzled = { swizzleBytes: 128 } as const;
+    const eachBox = (i: Expr<"i32">, copy: (b: number, k: Expr<"i32">) => void) => {
+      const first = t.cluster.rank.mul(t.dim(steps)).add(i).mul(boxes);
+      for (let b = 0; b < boxes; b++) copy(b, first.add(b).mul(boxK));
+    };
     const mapW = t.tensorMap(w, [rows, boxK], swizzled);
-    const bytes = (rows + tokens) * boxes * 128;
     const copyW = (i: Expr<"i32">) => {
-      ring.full.arriveExpect(ring.stage(i), bytes);
-      for (let b = 0; b < boxes; b++) {
-        t.copyTensor(mapW, [tileN.mul(rows), kOf(i, b)], box(sW, b, i), ring.full, ring.stage(i));
-      }
+      ring.full.arriveExpect(ring.stage(i), (rows + tokens) * boxes * 128);
+      eachBox(i, (b, k) => t.copyTensor(mapW, [tileN.mul(rows), k], box(sW, b, i), ring.full, ring.stage(i)));
     };
     const early = t.dim(steps).min(stages);
     t.when(t.lane.eq(0), () => {
@@ -120,11 +116,8 @@ function multiply<In extends InName, Out extends OutName>(
     t.pdl.launchDependents();
     const { x } = t.pdl.wait();
     const mapX = t.tensorMap(x, [tokens, boxK], swizzled);
-    const copyX = (i: Expr<"i32">) => {
-      for (let b = 0; b < boxes; b++) {
-        t.copyTensor(mapX, [0, kOf(i, b)], box(sX, b, i), ring.full, ring.stage(i));
-      }
-    };
+    const copyX = (i: Expr<"i32">) =>
+      eachBox(i, (b, k) => t.copyTensor(mapX, [0, k], box(sX, b, i), ring.full, ring.stage(i)));
     t.when(t.lane.eq(0), () => {
       for (const i of t.range(early)) copyX(i);
     });
@@ -141,30 +134,34 @@ function multiply<In extends InName, Out extends OutName>(
   t.cluster.wait(); // the other blocks have started: their memory is there
   t.barrier(); // orders all after the warp that waited
   const late = t.pdl.afterBarrier();
-  const tileY = late.y.tile([tokens, 16], [0, tileN.mul(mmaWarps).add(t.warp)]).map((layout) => select(layout, 1, 0));
-  const gC = mma.partitionC(tileY);
-  t.when(t.warp.lt(mmaWarps), () => sendPartials(t, splitK, sPart, t.cluster.rank, rC, gC));
+  const tileY = late.y.tile([tokens, rowsPerWarp], [0, tileN.mul(rows / rowsPerWarp).add(part)]);
+  const gC = mma.partitionC(tileY.map((layout) => select(layout, 1, 0)));
+  t.when(t.warp.lt(mmaWarps), () => sendPartials(t, splitK, sPart, t.cluster.rank.mul(groups).add(group), rC, gC));
   t.cluster.barrier();
   addPartials(t, splitK, sPart, tileN, late.y, scaleOf(late));
 }
 
-function planOf({ M, N, K, boxes = 2, ...given }: LlGemmStreamConfig, dtype: DType) {
-  if (rowAlignBytes(K, dtype) !== 16) {
+function planOf({ M, N, K, ...given }: LlGemmStreamConfig, dtype: DType) {
+  if (ll.rowAlignBytes(K, dtype) !== 16) {
     throw new ShapeError(`ll_gemm_stream takes rows of whole 16 bytes, not of ${K} ${dtype.name}`, {
       hint: `K a multiple of ${16 / dtype.bytes}, promised for a Size by { multipleOf }; others are for llGemmMma`,
     });
   }
-  requireCounts("llGemmStream", { boxes }, 8);
+  const { groups = dtype.bytes === 1 ? 2 : 1, rowsPerWarp = 16 } = given;
+  const { boxes = Math.max(2, groups) } = given;
+  ll.requireCounts("llGemmStream", { boxes, "boxes / groups": boxes / groups }, 8);
   const boxK = 128 / dtype.bytes;
   const tokens = maxOf(M) <= 8 ? 8 : 16;
   const tiles = Math.ceil(maxOf(N) / rows);
   const chunks = Math.ceil(maxOf(K) / (boxK * boxes));
   const { cluster = ([1, 2, 4] as const).find((c) => tiles * c >= 100 || c * 4 > chunks) ?? 8 } = given;
-  const stageBytes = (rows + tokens) * boxes * 128;
   const steps: Dim = ceilDiv(ceilDiv(K, boxK * boxes), cluster);
+  const stageBytes = (rows + tokens) * boxes * 128;
   const { stages = Math.min(maxOf(steps), Math.floor((104 * 1024) / stageBytes)) } = given;
+  ll.requireCounts("llGemmStream", { stages }, 64);
+  const mmaWarps = (rows / rowsPerWarp) * groups;
   return {
     ...{ grid: dims.mul(ceilDiv(N, rows), cluster), cluster, block: (mmaWarps + 1) * 32 },
-    ...{ boxK, boxes, stages, tokens, steps },
+    ...{ boxK, boxes, stages, groups, rowsPerWarp, mmaWarps, tokens, steps },
   };
 }

@@ -2,60 +2,67 @@
  * Measures our low-latency GEMMs beside cuBLASLt, on real models' shapes (bench/shapes.csv), one shape and number of tokens
  * after the other; bench/measure.ts says how.
  *
- *   npm run bench                          # everything: about ten minutes on an H200
- *   npm run bench -- --group router --replays 50
- *   npm run bench -- --save h200           # also writes bench/results/h200.json and .svg, and the README's table
+ *   npm run bench                                         # everything: about ten minutes on an H200
+ *   npm run bench -- --group router --tokens 1,8 --replays 50
+ *   npm run bench -- --json playground/bench/h200.json    # also for tools, and a roofline beside it: h200.svg
+ *   npm run bench -- --from playground/bench/h200.json --readme   # shows an earlier run; the README's table from it
  */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { cases, tokenCounts } from "./bench/cases.ts";
 import { Bench, type Cell } from "./bench/measure.ts";
-import { markdown, type Run, summary, table } from "./bench/report.ts";
+import { readmeWith, type Run, summary, table } from "./bench/report.ts";
 import { roofline } from "./bench/roofline.ts";
 
 const { values: options } = parseArgs({
   options: {
     group: { type: "string" },
-    replays: { type: "string", default: "200" },
     tokens: { type: "string", default: tokenCounts.join() },
-    save: { type: "string" },
+    replays: { type: "string", default: "200" },
+    json: { type: "string" },
+    from: { type: "string" },
+    readme: { type: "boolean", default: false },
   },
 });
-const tokens = options.tokens.split(",").map(Number);
-const replays = Number(options.replays);
-const shapes = cases().filter(({ group }) => options.group === undefined || group === options.group);
 
-const bench = await Bench.open(replays);
-const limits = await bench.limits();
-const cells: Cell[] = [];
-const failures: string[] = [];
-for (const [i, shape] of shapes.entries()) {
-  using weights = await bench.weights(shape);
-  for (const [j, M] of tokens.entries()) {
-    progress(i * tokens.length + j, shapes.length * tokens.length, `${M} x ${shape.N} x ${shape.K} ${shape.dtype}`);
-    try {
-      cells.push(await weights.measure(M));
-    } catch (error) {
-      failures.push(error instanceof Error ? error.message : String(error));
-    }
-  }
-}
-progress(1, 1, "");
-
-const run: Run = {
-  date: new Date().toISOString().slice(0, 10),
-  device: bench.cuda.device,
-  cublasLt: bench.lt.version,
-  revision: revision(),
-  ...{ replays, limits, cells, failures },
-};
-await bench[Symbol.asyncDispose]();
+const run = options.from === undefined ? await measure() : (JSON.parse(readFileSync(options.from, "utf8")) as Run);
 console.log(table(run));
 console.log(summary(run));
-if (options.save !== undefined) save(options.save, run);
-if (failures.length > 0) process.exitCode = 1;
+const file = options.json ?? options.from;
+if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(run, undefined, 1)}\n`);
+if (file !== undefined) writeFileSync(file.replace(/(\.json)?$/, ".svg"), roofline(run));
+if (options.readme) {
+  const readme = join(import.meta.dirname, "..", "README.md");
+  writeFileSync(readme, readmeWith(readFileSync(readme, "utf8"), run));
+}
+if (run.failures.length > 0) process.exitCode = 1;
+
+async function measure(): Promise<Run> {
+  const tokens = options.tokens.split(",").map(Number);
+  const replays = Number(options.replays);
+  const shapes = cases().filter(({ group }) => options.group === undefined || group === options.group);
+  await using bench = await Bench.open(replays);
+  const limits = await bench.limits();
+  const cells: Cell[] = [];
+  const failures: string[] = [];
+  for (const [i, shape] of shapes.entries()) {
+    using weights = await bench.weights(shape);
+    for (const [j, M] of tokens.entries()) {
+      progress(i * tokens.length + j, shapes.length * tokens.length, `${M} x ${shape.N} x ${shape.K} ${shape.dtype}`);
+      try {
+        cells.push(await weights.measure(M));
+      } catch (error) {
+        failures.push(error instanceof Error ? error.message : String(error));
+      }
+    }
+  }
+  progress(1, 1, "");
+  const date = new Date().toISOString().slice(0, 10);
+  const [device, cublasLt] = [bench.cuda.device, bench.lt.version];
+  return { date, device, cublasLt, revision: revision(), replays, limits, cells, failures };
+}
 
 /** A bar, on a terminal only. */
 function progress(done: number, all: number, doing: string): void {
@@ -65,26 +72,13 @@ function progress(done: number, all: number, doing: string): void {
   if (done === all) process.stderr.write("\r\x1b[K");
 }
 
-/** As git says, or the file that a copy without git was given. */
+/** As git says; a copy without git is told by TEGULA_REVISION. */
 function revision(): string {
+  const told = process.env["TEGULA_REVISION"];
+  if (told !== undefined) return told;
   try {
     return execFileSync("git", ["describe", "--always", "--dirty"], { encoding: "utf8", stdio: "pipe" }).trim();
   } catch {
-    return process.env["TEGULA_REVISION"] ?? "unknown";
+    return "unknown";
   }
-}
-
-function save(name: string, finished: Run): void {
-  const folder = join(import.meta.dirname, "bench", "results");
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, `${name}.json`), `${JSON.stringify(finished, undefined, 1)}\n`);
-  writeFileSync(join(folder, `${name}.svg`), roofline(finished));
-  const readme = join(import.meta.dirname, "..", "README.md");
-  const text = readFileSync(readme, "utf8");
-  const begin = "<!-- made by npm run bench -->";
-  const end = "<!-- end -->";
-  const [before, rest] = text.split(begin);
-  const after = rest?.split(end)[1];
-  if (before === undefined || after === undefined) throw new Error(`README.md has no ${begin} ... ${end}`);
-  writeFileSync(readme, `${before}${begin}\n\n${markdown(finished, "router")}\n\n${end}${after}`);
 }

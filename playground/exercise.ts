@@ -14,6 +14,8 @@ import {
   llGemmMmaE4m3,
   llGemmPipelineBf16,
   llGemmPipelineE4m3,
+  llGemmStreamBf16,
+  llGemmStreamE4m3,
   randomTensor,
   rmsNorm,
   rmsNormReference,
@@ -40,8 +42,9 @@ const families = [
   { name: "dot", bf16: llGemmDotBf16, e4m3: llGemmDotE4m3 },
   { name: "mma", bf16: llGemmMmaBf16, e4m3: llGemmMmaE4m3 },
   { name: "pipeline", bf16: llGemmPipelineBf16, e4m3: llGemmPipelineE4m3 },
+  { name: "stream", bf16: llGemmStreamBf16, e4m3: llGemmStreamE4m3, multipleOf: 16 },
 ] as const;
-const anySize = { M: size("M", { max: 16 }), N: size("N"), K: size("K"), out: bf16 } as const;
+const anySize = { M: size("M", { max: 16 }), N: size("N"), out: bf16 } as const;
 
 for (const [M, N, K] of shapes) {
   const model = { terms: K, partials: 256, device: "cuda" } as const;
@@ -51,10 +54,16 @@ for (const [M, N, K] of shapes) {
   const reference8 = gemmReference(x8, w8, 0.25);
   const scale = HostTensor.from(f32, [1], [0.5]);
   const scaled = { x: x8, w: w8, xScale: scale, wScale: scale };
-  for (const { name, bf16: makeBf16, e4m3: makeE4m3 } of families) {
+  for (const { name, bf16: makeBf16, e4m3: makeE4m3, ...family } of families) {
+    const multipleOf = "multipleOf" in family ? family.multipleOf : 1;
+    if (K % multipleOf !== 0) continue;
     const fixed = await run(gpu, makeBf16({ M, N, K, out: f32 }), { x, w });
     report(`${name} bf16 ${M}x${N}x${K}`, checkInterval(fixed.y, reference.y, reference.magnitudes, model));
-    const late = await run(gpu, makeBf16(anySize), { x, w, y: HostTensor.filled(bf16, [M, N], 0xff) });
+    const late = await run(gpu, makeBf16({ ...anySize, K: size("K", { multipleOf }) }), {
+      x,
+      w,
+      y: HostTensor.filled(bf16, [M, N], 0xff),
+    });
     report(`${name} bf16 ${M}x${N}x${K}, at launch`, checkInterval(late.y, reference.y, reference.magnitudes, model));
     const narrow = await run(gpu, makeE4m3({ M, N, K, out: bf16 }), scaled);
     report(`${name} e4m3 ${M}x${N}x${K}`, checkInterval(narrow.y, reference8.y, reference8.magnitudes, model));

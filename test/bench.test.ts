@@ -6,7 +6,7 @@ import { cases, peers, tokenCounts } from "../playground/bench/cases.ts";
 import { elementAt, fill, productOf } from "../playground/bench/data.ts";
 import { candidates, empty, streamRead, streamReadBytes } from "../playground/bench/kernels.ts";
 import type { Cell } from "../playground/bench/measure.ts";
-import { floorUs, markdown, type Run, summary, table } from "../playground/bench/report.ts";
+import { floorUs, readmeWith, type Run, summary, table } from "../playground/bench/report.ts";
 import { roofline } from "../playground/bench/roofline.ts";
 import { geometricMean, interleaved, quantiles } from "../playground/bench/statistics.ts";
 import { DeviceTensor } from "../backends/tensor.ts";
@@ -102,9 +102,11 @@ test("the table, the summary and the README's table say what was measured", () =
   expect(summary(run)).toMatch(
     /stream read 4\.40 TB\/s[^]*2\.53x \(2 cells\)[^]*slower than the best of 8 in 1: 8x256x7168 bf16\none failed/,
   );
-  expect(markdown(run, "router")).toContain(
-    "| 256 x 7168 bf16 | somewhere <&> | 2.00 (2.0x) | - | - | 2.50 (0.8x) | - |",
-  );
+  const marks = "a\n<!-- made by npm run bench -->\nold\n<!-- end of what it made -->\nb";
+  const readme = readmeWith(marks, run);
+  expect(readme).toMatch(/^a\n<!-- made by npm run bench -->\n\n\| N x K[^]*\n<!-- end of what it made -->\nb$/);
+  expect(readme).toMatch(/\| 256 x 7168 bf16 \| somewhere <&> \| 2\.00 \(2\.0x\) \| - +\| - +\| 2\.50 \(0\.8x\) \| - /);
+  expect(() => readmeWith("no marks", run)).toThrow("no <!-- made");
   expect(floorUs({ bytes: 44e6 }, run.limits)).toBeCloseTo(10);
   expect(floorUs({ bytes: 4 }, run.limits)).toBe(0.72);
 });

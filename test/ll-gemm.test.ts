@@ -15,6 +15,8 @@ import {
   llGemmMmaE4m3,
   llGemmPipelineBf16,
   llGemmPipelineE4m3,
+  llGemmStreamBf16,
+  llGemmStreamE4m3,
   randomTensor,
   seededRandom,
 } from "../kernels/index.ts";
@@ -27,6 +29,7 @@ const families = {
   dot: { bf16: llGemmDotBf16, e4m3: llGemmDotE4m3 },
   mma: { bf16: llGemmMmaBf16, e4m3: llGemmMmaE4m3 },
   pipeline: { bf16: llGemmPipelineBf16, e4m3: llGemmPipelineE4m3 },
+  stream: { bf16: llGemmStreamBf16, e4m3: llGemmStreamE4m3 },
 } as const;
 type Family = keyof typeof families;
 
@@ -81,7 +84,10 @@ const cases = devices.flatMap((device) => names.map((family) => ({ ...device, fa
 describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
   // Software devices take seconds to compile kernels with many unrolled instructions.
   const few = family !== "dot" && name === "wgsl";
-  const small = family === "mma" && name === "wgsl" ? { pieces: 1 } : {};
+  const small = name === "wgsl" ? { mma: { pieces: 1 }, stream: { stages: 2 }, dot: {}, pipeline: {} }[family] : {};
+  /** Of TMA: rows of whole 16 bytes, of both types. */
+  const multipleOf = family === "stream" ? 16 : 1;
+  const legal = (K: number): number => Math.ceil(K / multipleOf) * multipleOf;
   let backend: Backend;
   beforeAll(async () => {
     if (!missing) backend = await open();
@@ -90,9 +96,9 @@ describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
 
   describe.each(["bf16", "e4m3"] as const)("%s", (dtype) => {
     test.skipIf(missing)("run-time sizes: one kernel is exact for every M and every awkward K", async () => {
-      const dims = { M: size("M", { max: 16 }), N: size("N"), K: size("K", { max: 16384 }) };
+      const dims = { M: size("M", { max: 16 }), N: size("N"), K: size("K", { max: 16384, multipleOf }) };
       const kernel = makeKernel(family, dtype, "f32", dims, small);
-      for (const [i, K] of awkwardK.entries()) {
+      for (const [i, K] of [...new Set(awkwardK.map(legal))].entries()) {
         const problem = { family, dtype, out: "f32", M: (i % 16) + 1, N: [1, 3, 24, 129][i % 4] ?? 1, K } as const;
         expect(await verdictOf(backend, problem, "integers", K, kernel), JSON.stringify(problem)).toMatchObject({
           ok: true,
@@ -119,7 +125,9 @@ describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
         { M: 3, N: 33, K: 4097 },
         { M: 13, N: 40, K: 7168 },
         { M: 4, N: 6, K: 14400 },
-      ].filter(({ K }) => !few || K === 1 || K === 2880),
+      ]
+        .filter(({ K }) => !few || K === 1 || K === 2880)
+        .map((shape) => ({ ...shape, K: legal(shape.K) })),
     )("sizes as numbers are exact: $M x $N x $K", async (shape) => {
       const problem = { family, dtype, out: "f32", ...shape } as const;
       expect(await verdictOf(backend, problem, "integers", 7)).toMatchObject({ ok: true });
@@ -149,6 +157,16 @@ describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
 test("more than 16 tokens are refused", () => {
   expect(() => llGemmDotBf16({ M: 17, N: 8, K: 64, out: f32 })).toThrow(ShapeError);
   expect(() => llGemmDotBf16({ M: size("M"), N: 8, K: 64, out: f32 })).toThrow(/size\("M", \{ max: 16 \}\)/);
+});
+
+test("rows that TMA can't take are refused", () => {
+  expect(() => llGemmStreamBf16({ M: 8, N: 64, K: 4100, out: f32 })).toThrow(
+    /whole 16 bytes, not of 4100 bf16[^]*multiple of 8/,
+  );
+  expect(() => llGemmStreamE4m3({ M: 8, N: 64, K: size("K"), out: f32 })).toThrow(/multiple of 16, promised/);
+  expect(() => llGemmStreamE4m3({ M: 8, N: 64, K: 64, out: f32, groups: 2, boxes: 3 })).toThrow(
+    /boxes \/ groups.*not 1\.5/,
+  );
 });
 
 test.skipIf(noNvcc)("the shipped configurations compile for sm_90a without a spill", () => {

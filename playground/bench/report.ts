@@ -81,25 +81,64 @@ export function summary({ cells, limits, failures }: Run): string {
   ].join("\n");
 }
 
-/** For the README: shapes of one kind, times of ours and how often they fit into cuBLASLt's best. */
-export function markdown({ cells, date, device, cublasLt, revision }: Run, group: string): string {
+const [begin, end] = ["<!-- made by npm run bench -->", "<!-- end of what it made -->"] as const;
+
+/** The README with this run's table between its two marks. @throws Error when it has no marks */
+export function readmeWith(readme: string, run: Run): string {
+  const [before, rest] = readme.split(begin);
+  const after = rest?.split(end)[1];
+  if (before === undefined || after === undefined) throw new Error(`The README has no ${begin} and ${end}`);
+  return `${before}${begin}\n\n${markdown(run)}\n\n${end}${after}`;
+}
+
+/** A few shapes of each kind; times of ours, and how often they fit into cuBLASLt's best. */
+function markdown({ cells, date, device, cublasLt, revision, limits }: Run): string {
   const shapes = new Map<string, Case>();
-  for (const cell of cells) if (cell.group === group) shapes.set([cell.N, cell.K, cell.dtype].join(), cell);
-  const rows = [...shapes.values()].map(({ where, N, K, dtype, out }) => {
-    const times = tokenCounts.map((M) => {
-      const cell = cells.find((c) => c.N === N && c.K === K && c.dtype === dtype && c.out === out && c.M === M);
-      if (!cell) return "-";
-      const times = ratio(cell, cell.cublasBest);
-      return `${cell.ours.median.toFixed(2)}${times ? ` (${times.toFixed(1)}x)` : ""}`;
+  for (const cell of cells) shapes.set([cell.N, cell.K, cell.dtype, cell.out].join(), cell);
+  const rows = [...shapes.values()]
+    .filter(({ N, K, dtype }) => shown.has(`${N} x ${K} ${dtype}`))
+    .map(({ where, N, K, dtype, out }) => {
+      const times = tokenCounts.map((M) => {
+        const cell = cells.find((c) => c.N === N && c.K === K && c.dtype === dtype && c.out === out && c.M === M);
+        if (!cell) return "-";
+        const factor = ratio(cell, cell.cublasBest);
+        return `${cell.ours.median.toFixed(2)}${factor ? ` (${factor.toFixed(1)}x)` : ""}`;
+      });
+      return [`${N} x ${K} ${dtype}`, where, ...times];
     });
-    return `| ${N} x ${K} ${dtype} | ${where} | ${times.join(" | ")} |`;
-  });
+  const heads = ["N x K", "where", ...tokenCounts.map((M) => `M = ${M}`)];
+  const widths = heads.map((head, i) => Math.max(head.length, ...rows.map((row) => row[i]?.length ?? 0)));
+  const line = (fields: readonly string[], pad = " "): string =>
+    `| ${fields.map((field, i) => field.padEnd(widths[i] ?? 0, pad)).join(" | ")} |`;
   return [
-    `| N x K | where | ${tokenCounts.map((M) => `M = ${M}`).join(" | ")} |`,
-    `| --- | --- | ${tokenCounts.map(() => "---").join(" | ")} |`,
-    ...rows,
+    line(heads),
+    line(
+      heads.map(() => "---"),
+      "-",
+    ),
+    ...rows.map((row) => line(row)),
     "",
-    `Microseconds a launch, cold weights, in a PDL chain; in parentheses how often that fits into the best of cuBLASLt's first 8`,
-    `algorithms. ${device}, cuBLASLt ${cublasLt}, ${date}, revision ${revision}.`,
+    ...wrapped(
+      `Microseconds a launch, cold weights, in a PDL chain; in parentheses how often that fits into the best of cuBLASLt ` +
+        `${cublasLt}'s first 8 algorithms, measured in turns with it. ${device}, which reads ` +
+        `${(limits.streamBytesPerUs / 1e6).toFixed(2)} TB/s; ${date}, revision ${revision}.`,
+    ),
   ].join("\n");
 }
+
+/** Lines of the README's width. */
+function wrapped(text: string): readonly string[] {
+  const lines: string[] = [""];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1) ?? "";
+    if (last.length + word.length + 1 > 120) lines.push(word);
+    else lines[lines.length - 1] = last === "" ? word : `${last} ${word}`;
+  }
+  return lines;
+}
+
+const shown = new Set([
+  ...["128 x 2880 bf16", "256 x 7168 bf16", "384 x 7168 bf16", "1536 x 7168 bf16", "2112 x 7168 bf16"],
+  ...["1280 x 8192 bf16", "7168 x 4096 bf16", "28672 x 4096 bf16"],
+  ...["256 x 12288 e4m3", "1280 x 8192 e4m3", "1792 x 12288 e4m3", "12288 x 1536 e4m3", "7168 x 12288 e4m3"],
+]);
