@@ -31,7 +31,7 @@ import * as ll from "./ll-gemm.ts";
 import { addPartials, partialSums, sendPartials } from "./split-k.ts";
 
 export interface LlGemmStreamConfig<Out extends ll.OutName = ll.OutName> extends ll.GemmSizes<Out> {
-  /** Blocks that share 64 columns. Default: as many as keep about 100 blocks busy. */
+  /** Blocks that share 64 columns. Default: as many as make 150 blocks or more of it all. */
   readonly cluster?: 1 | 2 | 4 | 8;
   /** Boxes of 128 bytes of each row in a stage, 1 to 8; a multiple of `groups`. */
   readonly boxes?: number;
@@ -154,7 +154,7 @@ function planOf({ M, N, K, ...given }: LlGemmStreamConfig, dtype: DType) {
   const tokens = maxOf(M) <= 8 ? 8 : 16;
   const tiles = Math.ceil(maxOf(N) / rows);
   const chunks = Math.ceil(maxOf(K) / (boxK * boxes));
-  const { cluster = ([1, 2, 4] as const).find((c) => tiles * c >= 100 || c * 4 > chunks) ?? 8 } = given;
+  const { cluster = ([1, 2, 4] as const).find((c) => tiles * c >= 150 || c * 4 > chunks) ?? 8 } = given;
   const steps: Dim = ceilDiv(ceilDiv(K, boxK * boxes), cluster);
   const stageBytes = (rows + tokens) * boxes * 128;
   const { stages = Math.min(maxOf(steps), Math.floor((104 * 1024) / stageBytes)) } = given;
