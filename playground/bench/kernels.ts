@@ -54,14 +54,16 @@ export interface Candidate {
   readonly kernel: Kernel;
 }
 
-/** Our kernels for one cell, one of each family that may be the fastest. */
+/** Our kernels for one cell, of the families that may be the fastest: by tokens, and by bytes of weights. */
 export function candidates({ dtype, out: outName, N, K }: Case, M: number): readonly Candidate[] {
   const config = { M, N, K, out: outName === "f32" ? f32 : bf16 };
   const families = {
     bf16: { dot: llGemmDotBf16, mma: llGemmMmaBf16, stream: llGemmStreamBf16 },
     e4m3: { dot: llGemmDotE4m3, mma: llGemmMmaE4m3, stream: llGemmStreamE4m3 },
   }[dtype];
+  const bytes = N * K * (dtype === "bf16" ? 2 : 1);
+  const serves: Readonly<Record<string, boolean>> = { dot: M <= 2, mma: bytes < 24e6, stream: bytes > 3e6 };
   return Object.entries(families)
-    .filter(([name]) => name !== "dot" || M <= 4)
+    .filter(([name]) => serves[name])
     .map(([name, make]) => ({ name, kernel: make(config) as unknown as Kernel }));
 }

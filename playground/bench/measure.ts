@@ -24,6 +24,8 @@ import { interleaved, type Quantiles, type Repeatable } from "./statistics.ts";
 /** Five times the L2 of an H200 (60 MB), and a little more. */
 const coldBytes = 320e6;
 const leastLaunches = 100;
+/** Of graphs that are longer than those. */
+const leastReplays = 30;
 const seeds = { w: 11, x: 7 } as const;
 const samples = 64;
 const dtypes = { bf16, e4m3, f32 } as const;
@@ -183,7 +185,7 @@ export class Weights implements Disposable {
         ),
         ...[theirs[best]].flatMap((one) => (one ? [graphs.capture(cuda, one, this.#copies)] : [])),
       ],
-      replays,
+      Math.max(leastReplays, Math.ceil((replays * leastLaunches) / graphs.launches)),
     );
     if (!ours1 || !ours2 || !oursHot || !oursWithoutPdl) throw new Error("a series is missing");
     chain(cuda.stream, this.#copies - 1);
@@ -276,21 +278,21 @@ type Chain = (on: CudaQueue, copy: number) => void;
 
 /** Graphs of one cell. */
 class Graphs implements Disposable {
-  readonly #launches: number;
+  readonly launches: number;
   readonly #graphs: CudaGraph[] = [];
 
   constructor(launches: number) {
-    this.#launches = launches;
+    this.launches = launches;
   }
 
   /** A chain that goes through so many copies in turns. */
   capture(device: CudaBackend, chain: Chain, copies: number): Repeatable {
-    if (copies > this.#launches) throw new Error("A graph must go through all copies");
+    if (copies > this.launches) throw new Error("A graph must go through all copies");
     const graph = device.capture((on) => {
-      for (let i = 0; i < this.#launches; i++) chain(on, i % copies);
+      for (let i = 0; i < this.launches; i++) chain(on, i % copies);
     });
     this.#graphs.push(graph);
-    return { launches: this.#launches, timeUs: (replays) => graph.timeUs(replays) };
+    return { launches: this.launches, timeUs: (replays) => graph.timeUs(replays) };
   }
 
   [Symbol.dispose](): void {
