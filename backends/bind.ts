@@ -2,6 +2,7 @@
  * Binding: from what a caller passes to what a backend launches. Everything is checked here, before any device sees it:
  * names, dtypes, ranks, sizes and what was promised about them, alignment, frozenness, overlaps, ranges of scalars.
  */
+import { describe } from "../dsl/check.ts";
 import { type DType, type DTypeName, i32 } from "../dsl/dtype.ts";
 import { ArgumentError, DisposedError } from "../dsl/errors.ts";
 import { isWritten, type Role } from "../dsl/ir.ts";
@@ -77,8 +78,10 @@ export function checkArguments<P extends Params>(
     const { name, role, dtype, shape, alignBytes } = tensor;
     const argument = given[name];
     if (!(argument instanceof DeviceTensor)) {
-      const hint = isStranger(argument, ["storage", "dtype"]) ? adoptInstead : "deviceTensor(backend, hostTensor)";
-      return fail(`${name} must be a tensor on the device`, hint);
+      const make = role === "frozen" ? "frozenTensor(backend, hostTensor)" : "deviceTensor(backend, hostTensor)";
+      if (argument === undefined) return fail(`${name} is missing`, make);
+      const hint = isStranger(argument, ["storage", "dtype"]) ? adoptInstead : make;
+      return fail(`${name} must be a tensor on the device, not ${describe(argument)}`, hint);
     }
     if (argument.storage.freed) throw new DisposedError(`${kernel.name}: the memory of ${name} was freed`);
     if (argument.storage.backend !== backend)

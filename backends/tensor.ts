@@ -1,4 +1,5 @@
 /** Tensors in device memory: a dtype and a shape over a piece of a backend's storage. */
+import { describe } from "../dsl/check.ts";
 import { type DType, type DTypeName } from "../dsl/dtype.ts";
 import { ArgumentError, DisposedError, ShapeError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
@@ -85,7 +86,8 @@ export class DeviceTensor<N extends DTypeName = DTypeName> implements Disposable
   }
 
   private live(): Storage {
-    if (this.storage.freed) throw new DisposedError(`${this} was used after its memory was freed`);
+    if (this.storage.freed)
+      throw new DisposedError(`${this} was used after its memory was freed, or its backend disposed`);
     return this.storage;
   }
 }
@@ -98,6 +100,9 @@ export interface FrozenTensor<N extends DTypeName = DTypeName> extends DeviceTen
 
 /** @throws ShapeError for what is no shape */
 export function byteLengthOf(dtype: DType, shape: readonly number[]): number {
+  if (!Array.isArray(shape)) {
+    throw new ShapeError(`A tensor's shape is an array of whole numbers, not ${describe(shape)}`, { hint: "[4, 8]" });
+  }
   const bytes = shape.reduce((product, size) => product * size, dtype.bytes);
   if (shape.every((size) => Number.isSafeInteger(size) && size >= 0) && Number.isSafeInteger(bytes)) return bytes;
   throw new ShapeError(`A tensor's shape must be non-negative whole numbers, got [${shape.join(", ")}]`);
@@ -115,6 +120,14 @@ export function deviceTensor<N extends DTypeName>(
   source: HostTensor<N> | DType<N>,
   shape: readonly number[] = [],
 ): DeviceTensor<N> {
+  if (!(source instanceof HostTensor) && !isStranger(source, ["name", "bytes", "kind"])) {
+    throw new ArgumentError(
+      `A tensor is made from a HostTensor, or a dtype and a shape, not from ${describe(source)}`,
+      {
+        hint: "deviceTensor(backend, HostTensor.from(f32, [4], [1, 2, 3, 4])), deviceTensor(backend, f32, [4])",
+      },
+    );
+  }
   const [dtype, dims] = source instanceof HostTensor ? [source.dtype, source.shape] : [source, shape];
   const storage = backend.allocate(Math.max(byteLengthOf(dtype, dims), 1));
   const tensor = new DeviceTensor(storage, dtype, dims);
@@ -132,8 +145,20 @@ export function frozenTensor<N extends DTypeName>(backend: Backend, data: HostTe
   return deviceTensor(backend, data).freeze();
 }
 
-/** @throws ShapeError unless both have the same dtype and shape */
+/** @throws ShapeError unless both have the same dtype and shape; ArgumentError for what is no tensor */
 export function requireSameShape(from: HostTensor | DeviceTensor, to: HostTensor | DeviceTensor): void {
+  for (const tensor of [from, to]) {
+    if (!(tensor instanceof HostTensor || tensor instanceof DeviceTensor)) {
+      throw new ArgumentError(`A tensor is copied from and to tensors, not ${describe(tensor)}`, {
+        hint: "HostTensor.from(f32, [4], [1, 2, 3, 4])",
+      });
+    }
+    // An ArrayBuffer can shrink.
+    const bytes = tensor instanceof HostTensor ? tensor.bytes.byteLength : tensor.byteLength;
+    if (bytes !== byteLengthOf(tensor.dtype, tensor.shape)) {
+      throw new ShapeError(`${tensor} has only ${bytes} bytes left: its memory was detached or shrunk`);
+    }
+  }
   if (from.dtype.name === to.dtype.name && from.shape.join() === to.shape.join()) return;
   throw new ShapeError(`Can't copy ${from} into ${to}`);
 }

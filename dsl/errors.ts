@@ -63,11 +63,27 @@ export class ValueError extends TegulaError {}
 export class ArgumentError extends TegulaError {}
 /** A construct that this backend or device can't run. */
 export class UnsupportedError extends TegulaError {}
+/** A driver that lacks what Tegula calls, or can't run what a newer compiler made. */
+export class DriverTooOldError extends UnsupportedError {}
+/** A kernel that no launch can fit on this device: registers, threads, shared memory, cluster; says which limit. */
+export class LaunchRefusedError extends UnsupportedError {}
 /** No device, driver or compiler of the kind asked for; says what was tried and what gives one. */
 export class NotFoundError extends TegulaError {}
+/** No driver library. */
+export class NoDriverError extends NotFoundError {}
+/** No GPU, or none of that number. */
+export class NoDeviceError extends NotFoundError {}
+/** No compiler for the generated code. */
+export class NoCompilerError extends NotFoundError {}
 /** A compiler refused the generated source. */
 export class CompileError extends TegulaError {}
+/** Something can't become part of the graph that is being captured; or the capture, or the update of a graph, is wrong. */
+export class CaptureError extends TegulaError {}
 /** The device or its driver reported a failure. */
 export class DeviceError extends TegulaError {}
+/** No room for what was asked; freeing something and asking again works. */
+export class OutOfMemoryError extends DeviceError {}
+/** A kernel's fault destroyed all that this process has on the device. Later calls throw this, too; a new process can go on. */
+export class ContextLostError extends DeviceError {}
 /** An object was used after `dispose()` or `free()`. */
 export class DisposedError extends TegulaError {}

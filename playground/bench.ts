@@ -3,7 +3,8 @@
  * after the other; bench/measure.ts says how.
  *
  *   npm run bench                                         # everything: about ten minutes on an H200
- *   npm run bench -- --group router --tokens 1,8 --replays 50
+ *   npm run bench -- --group router,fp8 --tokens 1,8 --replays 50
+ *   npm run bench -- --shapes 256x7168bf16,7168x12288e4m3
  *   npm run bench -- --json playground/bench/h200.json    # also for tools, and a roofline beside it: h200.svg
  *   npm run bench -- --from playground/bench/h200.json --readme   # shows an earlier run; the README's table from it
  */
@@ -19,6 +20,7 @@ import { roofline } from "./bench/roofline.ts";
 const { values: options } = parseArgs({
   options: {
     group: { type: "string" },
+    shapes: { type: "string" },
     tokens: { type: "string", default: tokenCounts.join() },
     replays: { type: "string", default: "200" },
     json: { type: "string" },
@@ -28,40 +30,57 @@ const { values: options } = parseArgs({
 });
 
 const run = options.from === undefined ? await measure() : (JSON.parse(readFileSync(options.from, "utf8")) as Run);
-console.log(table(run));
+if (run.cells.length > 0) console.log(table(run));
 console.log(summary(run));
 const file = options.json ?? options.from;
-if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(run, undefined, 1)}\n`);
-if (file !== undefined) writeFileSync(file.replace(/(\.json)?$/, ".svg"), roofline(run));
+if (file !== undefined && run.cells.length > 0) writeFileSync(file.replace(/(\.json)?$/, ".svg"), roofline(run));
 if (options.readme) {
   const readme = join(import.meta.dirname, "..", "README.md");
   writeFileSync(readme, readmeWith(readFileSync(readme, "utf8"), run));
 }
 if (run.failures.length > 0) process.exitCode = 1;
 
+/** What is done is written after every shape. */
 async function measure(): Promise<Run> {
-  const tokens = options.tokens.split(",").map(Number);
-  const replays = Number(options.replays);
-  const shapes = cases().filter(({ group }) => options.group === undefined || group === options.group);
+  const tokens = options.tokens.split(",").map((text) => wholeNumber("tokens", text, 16));
+  const replays = wholeNumber("replays", options.replays, 10_000);
+  const groups = options.group?.split(",");
+  const unknown = groups?.find((name) => !cases().some(({ group }) => group === name));
+  if (unknown !== undefined) throw new Error(`no shape is of the group ${unknown}`);
+  const only = options.shapes?.split(",");
+  const shapes = cases().filter(
+    ({ group, N, K, dtype }) => (groups?.includes(group) ?? true) && (only?.includes(`${N}x${K}${dtype}`) ?? true),
+  );
+
   await using bench = await Bench.open(replays);
   const limits = await bench.limits();
   const cells: Cell[] = [];
   const failures: string[] = [];
-  for (const [i, shape] of shapes.entries()) {
-    using weights = await bench.weights(shape);
-    for (const [j, M] of tokens.entries()) {
-      progress(i * tokens.length + j, shapes.length * tokens.length, `${M} x ${shape.N} x ${shape.K} ${shape.dtype}`);
-      try {
-        cells.push(await weights.measure(M));
-      } catch (error) {
-        failures.push(error instanceof Error ? error.message : String(error));
-      }
-    }
-  }
-  progress(1, 1, "");
   const date = new Date().toISOString().slice(0, 10);
   const [device, cublasLt] = [bench.cuda.device, bench.lt.version];
-  return { date, device, cublasLt, revision: revision(), replays, limits, cells, failures };
+  const all: Run = { date, device, cublasLt, revision: revision(), replays, limits, cells, failures };
+  const failed = (error: unknown): void => void failures.push(error instanceof Error ? error.message : String(error));
+  for (const [i, shape] of shapes.entries()) {
+    try {
+      using weights = await bench.weights(shape);
+      for (const [j, M] of tokens.entries()) {
+        const doing = `${M} x ${shape.N} x ${shape.K} ${shape.dtype}`;
+        progress(i * tokens.length + j, shapes.length * tokens.length, doing);
+        await weights.measure(M).then((cell) => cells.push(cell), failed);
+      }
+    } catch (error) {
+      failed(error);
+    }
+    if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(all, undefined, 1)}\n`);
+  }
+  progress(1, 1, "");
+  return all;
+}
+
+function wholeNumber(what: string, text: string, most: number): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= 1 && value <= most) return value;
+  throw new Error(`--${what}: a whole number from 1 to ${most}, not ${text}`);
 }
 
 /** A bar, on a terminal only. */

@@ -3,7 +3,7 @@
  * argument says at what; the finding is sent to the parent.
  */
 import { readFileSync } from "node:fs";
-import { f32, HostTensor, input, kernel, output, TegulaError } from "tegula";
+import { f32, HostTensor, input, kernel, NotFoundError, output } from "tegula";
 import { type Backend, compileCuda, type CompilerKind, emitCuda, openCuda, run } from "tegula/cuda";
 import { type DeviceKind, openWgsl } from "tegula/wgsl";
 import { diskCacheState } from "../backends/cuda/cache-disk.ts";
@@ -51,7 +51,7 @@ async function find(what: string): Promise<Found> {
     if (first === "WGSL") return await wgsl(second as DeviceKind);
     return cache();
   } catch (error) {
-    const isMissing = error instanceof TegulaError && error.name === "NotFoundError";
+    const isMissing = error instanceof NotFoundError;
     return { status: isMissing ? "missing" : "broken", text: messageOf(error) };
   }
 }

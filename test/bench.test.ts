@@ -1,4 +1,5 @@
 /** The benchmark's own parts, as far as they need no GPU: its shapes, data, statistics and reports. */
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { emitCuda } from "../backends/cuda/emit.ts";
 import { openWgsl, type WgslBackend } from "../backends/wgsl/index.ts";
@@ -79,6 +80,8 @@ const cell = (M: number, us: number, cublas: number): Cell => {
       oursWithoutPdl: same(us + 1),
       noise: 0.01,
       bytes: 3.7e6,
+      replays: 200,
+      launches: 100,
     },
     ...{ cublas: same(cublas), cublasHot: same(cublas), cublasBest: same(cublas / 2) },
   };
@@ -109,6 +112,16 @@ test("the table, the summary and the README's table say what was measured", () =
   expect(() => readmeWith("no marks", run)).toThrow("no <!-- made");
   expect(floorUs({ bytes: 44e6 }, run.limits)).toBeCloseTo(10);
   expect(floorUs({ bytes: 4 }, run.limits)).toBe(0.72);
+});
+
+test("the README's table is made from the run in the repository, which went through every cell", () => {
+  const read = (path: string): string => readFileSync(new URL(path, import.meta.url), "utf8");
+  const stored = JSON.parse(read("../playground/bench/h200.json")) as Run;
+  const readme = read("../README.md");
+  expect(readmeWith(readme, stored)).toBe(readme);
+  expect(roofline(stored)).toBe(read("../playground/bench/h200.svg"));
+  expect(stored.cells.length).toBe(cases().length * tokenCounts.length);
+  expect(stored.failures).toEqual([]);
 });
 
 test("the roofline has a point for each time, between its axes", () => {

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest
 import { compileCuda, compileReport, type CudaArch, findCompiler, testedArchs } from "../backends/cuda/compile.ts";
 import { kernelResources } from "../backends/cuda/diagnostics.ts";
 import { openNvrtcLibrary } from "../backends/cuda/libraries.ts";
-import { ArgumentError, CompileError, NotFoundError, ValueError } from "../dsl/errors.ts";
+import { ArgumentError, CompileError, NoCompilerError, ValueError } from "../dsl/errors.ts";
 import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
 
 const source = `#line 3 "kernels/axpy.ts"
@@ -94,7 +94,7 @@ describe("compileCuda", () => {
   it("lists what it tried when there is no compiler", () => {
     vi.stubEnv("TEGULA_LIBNVRTC", "/nowhere/libnvrtc.so.13");
     vi.stubEnv("TEGULA_NVCC", "/nowhere/nvcc");
-    expect(() => compileCuda(source, sm90)).toThrow(NotFoundError);
+    expect(() => compileCuda(source, sm90)).toThrow(NoCompilerError);
     expect(() => compileCuda(source, sm90)).toThrow(/libnvrtc\.so\.13: no such file[^]*\/nowhere\/nvcc: .*ENOENT/);
   });
 

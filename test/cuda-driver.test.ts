@@ -8,7 +8,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { cudaAvailable, openCuda, whyNoCuda } from "../backends/cuda/runtime.ts";
-import { ArgumentError, DisposedError, NotFoundError, UnsupportedError } from "../dsl/errors.ts";
+import { ArgumentError, DisposedError, LaunchRefusedError, NoDeviceError, UnsupportedError } from "../dsl/errors.ts";
 import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
 import { axpy, bound, boundAxpy, bytesOf, fakeKernel, floatsOf, idle, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
@@ -121,11 +121,11 @@ describe.skipIf(!cCompiler)("CUDA backend on a stand-in driver", () => {
     await cuda.compile(fakeKernel("small", { dynamicShared: 49_152 }));
     expect(fake.log().filter((line) => line === "cuFuncSetAttribute")).toHaveLength(1);
     await expect(cuda.compile(fakeKernel("huge", { dynamicShared: 232_448, staticShared: 16 }))).rejects.toThrow(
-      "huge needs 227 KiB of shared memory per block, Fake H0 has 227 KiB",
+      /^huge needs 227 KiB of shared memory per block, Fake H0 has 227 KiB\n  at .*\n  Use smaller tiles or fewer stages/,
     );
-    await expect(cuda.compile(fakeKernel("wide", { block: 1024, maxThreads: 256 }))).rejects.toThrow(
-      "wide has 1024 threads per block, but with 255 registers each only 256 fit",
-    );
+    const wide = cuda.compile(fakeKernel("wide", { block: 1024, maxThreads: 256 }));
+    await expect(wide).rejects.toThrow(LaunchRefusedError);
+    await expect(wide).rejects.toThrow("wide has 1024 threads per block, but with 255 registers each only 256 fit");
   });
 
   it("waits without blocking the event loop", async () => {
@@ -245,7 +245,7 @@ describe.skipIf(!cCompiler)("CUDA backend on a stand-in driver", () => {
         /^Fake H0 has compute capability 8\.9, Fake H1 has compute capability 7\.5; the CUDA backend needs SM90\+/,
       );
       await expect(openCuda({ ordinal: 2 })).rejects.toThrow("There is no CUDA device 2; 2 found");
-      await expect(openCuda({ ordinal: NaN })).rejects.toThrow(NotFoundError);
+      await expect(openCuda({ ordinal: NaN })).rejects.toThrow(NoDeviceError);
       fake.noDevice();
       expect(cudaAvailable()).toBe(false);
       await expect(openCuda()).rejects.toThrow("There is no CUDA device 0; 0 found");

@@ -1,8 +1,31 @@
 /** What the CUDA backend says when something fails, against the stand-in for libcuda (cuda-driver.test.ts). */
+import { spawnSync } from "node:child_process";
+import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import koffi from "koffi";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import { cudaAvailable, openCuda } from "../backends/cuda/runtime.ts";
 import { f32 } from "../dsl/dtype.ts";
-import { ArgumentError, CompileError, DeviceError, DisposedError, NotFoundError, ShapeError } from "../dsl/errors.ts";
+import {
+  ArgumentError,
+  CompileError,
+  ContextLostError,
+  DeviceError,
+  DisposedError,
+  DriverTooOldError,
+  LaunchRefusedError,
+  NameError,
+  NoDeviceError,
+  NoDriverError,
+  OutOfMemoryError,
+  ShapeError,
+  UnsupportedError,
+} from "../dsl/errors.ts";
+import { kernel } from "../dsl/kernel.ts";
+import { output } from "../dsl/params.ts";
+import { size } from "../dsl/size.ts";
+import { makeCompiler } from "./children/cache-support.ts";
 import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
 import { axpy, bound, boundAxpy, fakeKernel, idle, trap, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
@@ -12,12 +35,20 @@ if (!cCompiler) console.warn("cuda-faults.test.ts: SKIPPED, there is no C compil
 
 describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   let fake: FakeCuda;
+  let folder: string;
   beforeAll(() => {
     fake = buildFakeCuda();
+    folder = mkdtempSync(join(tmpdir(), "tegula-faults-"));
   });
   beforeEach(() => fake.reset());
-  afterEach(() => expect(fake.violations()).toBe(0));
-  afterAll(() => fake.remove());
+  afterEach(() => {
+    vi.unstubAllEnvs();
+    expect(fake.violations()).toBe(0);
+  });
+  afterAll(() => {
+    fake.remove();
+    rmSync(folder, { recursive: true });
+  });
 
   it("maps the compiler's complaint to TypeScript", async () => {
     await using cuda = await openCuda();
@@ -33,10 +64,22 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   it("says what is free when memory runs out, and goes on", async () => {
     await using cuda = await openCuda();
     const first = cuda.allocate(512 * 1024);
-    expect(() => cuda.allocate(768 * 1024)).toThrow("No room for 768 KiB on Fake H0: 512 KiB of 1 MiB are free");
+    const tooMuch = () => cuda.allocate(768 * 1024);
+    expect(tooMuch).toThrow(OutOfMemoryError);
+    expect(tooMuch).toThrow("No room on Fake H0, allocating 768 KiB: 512 KiB of 1 MiB are free");
     expect(cuda.allocate(512 * 1024).byteLength).toBe(512 * 1024);
     first.free();
     cuda.allocate(512 * 1024);
+    // Not only memory that the caller asked for.
+    fake.fail("cuModuleLoadData", 2);
+    await expect(cuda.compile(idle)).rejects.toThrow(/^No room on Fake H0, loading idle: 0 bytes of 1 MiB are free\n/);
+    const launch = await bound(cuda, idle);
+    fake.fail("cuLaunchKernelEx", 2);
+    expect(() => launch.launch()).toThrow(OutOfMemoryError);
+    launch.launch();
+    await cuda.dispose();
+    fake.fail("cuDevicePrimaryCtxRetain", 2);
+    await expect(openCuda()).rejects.toThrow(/^No room on Fake H0, creating a context\n/);
   });
 
   it("refuses freed memory, memory of another backend, and places outside", async () => {
@@ -75,13 +118,13 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     expect(fake.leaks()).toBe(0);
   });
 
-  it("says which kernel destroyed the context, to this call and every later one, until it is reopened", async () => {
+  it("says which kernel destroyed the context, to this call and every later one, also when all was disposed", async () => {
     const cuda = await openCuda();
     const storage = cuda.allocate(4);
     const launch = await bound(cuda, trap);
     launch.launch();
     const first = cuda.synchronize();
-    await expect(first).rejects.toThrow(DeviceError);
+    await expect(first).rejects.toThrow(ContextLostError);
     await expect(first).rejects.toThrow(
       "Kernel trap failed with CUDA_ERROR_ILLEGAL_ADDRESS (700: an illegal memory access was encountered), " +
         "seen waiting for launches; the context of CUDA device 0 is lost\n  at kernels/trap.ts:7:3",
@@ -90,12 +133,16 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     expect(() => cuda.allocate(4)).toThrow(
       /Not allocating 4 bytes, because of an earlier failure\. Kernel trap failed/,
     );
-    expect(() => cuda.write(storage, 0, new Uint8Array(4))).toThrow(/openCuda\(\) again/);
-    await expect(cuda.read(storage, 0, 4)).rejects.toThrow(DeviceError);
+    expect(() => cuda.write(storage, 0, new Uint8Array(4))).toThrow(/\n  Only a new process can use the device again/);
+    await expect(cuda.read(storage, 0, 4)).rejects.toThrow(ContextLostError);
     expect(() => launch.launch()).toThrow(/^Not launching trap, because of an earlier failure\. Kernel trap failed/);
-    expect(() => cuda.pinned(f32, [1])).toThrow(DeviceError);
+    expect(() => cuda.pinned(f32, [1])).toThrow(ContextLostError);
     const neighbour = openCuda(); // shares the context
-    await expect(neighbour).rejects.toThrow(/Kernel trap failed/);
+    await expect(neighbour).rejects.toThrow(/^Not opening Fake H0, because of an earlier failure\. Kernel trap failed/);
+
+    for (const kernel of [trap, idle])
+      await expect(cuda.compile(kernel)).rejects.toThrow(/^Not compiling (trap|idle), b/);
+
     expect(
       fake
         .log()
@@ -105,15 +152,22 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     storage.free();
     await cuda.dispose();
 
-    await using reopened = await openCuda();
-    expect(reopened.allocate(4).freed).toBe(false);
+    const reopened = openCuda();
+    await expect(reopened).rejects.toThrow(ContextLostError);
+    await expect(reopened).rejects.toThrow(/^Not opening Fake H0, because of an earlier failure\. Kernel trap failed/);
+    fake.reset(); // as a new process finds it
+    await using again = await openCuda();
+    expect(again.allocate(4).freed).toBe(false);
   });
 
   it("lists the suspects when several launches were under way; debug mode finds the one", async () => {
     await using cuda = await openCuda();
     for (const kernel of [idle, trap, idle]) (await bound(cuda, kernel)).launch();
-    await expect(cuda.synchronize()).rejects.toThrow(/One of the kernels idle, trap \(launched last\) failed/);
+    await expect(cuda.synchronize()).rejects.toThrow(
+      /One of the kernels idle, trap \(launched last\) failed.*\n  idle at kernels\/idle\.ts:7:3\n  trap at kernels\/trap\.ts:7:3\n/,
+    );
     await cuda.dispose();
+    fake.reset();
 
     await using careful = await openCuda({ debug: true });
     (await bound(careful, idle)).launch();
@@ -131,6 +185,7 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     (await bound(cuda, trap)).launch();
     await expect(cuda.synchronize()).rejects.toThrow(/One of the kernels kernel3, kernel5, trap \(launched last\)/);
     await cuda.dispose();
+    fake.reset();
 
     await using again = await openCuda();
     (await bound(again, trap)).launch();
@@ -140,41 +195,138 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     );
   });
 
-  it("passes on a launch that CUDA refuses, and goes on", async () => {
+  it.each([214, 220, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721])(
+    "takes the context for lost after CUresult %i",
+    async (result) => {
+      const cuda = await openCuda();
+      (await bound(cuda, idle)).launch();
+      fake.fail("cuEventQuery", result);
+      await expect(cuda.synchronize()).rejects.toThrow(ContextLostError);
+      expect(() => cuda.allocate(4)).toThrow(ContextLostError);
+      await cuda.dispose();
+      await using again = await openCuda(); // if the driver lets it
+      again.allocate(4);
+    },
+  );
+
+  it("says what to do when another library has destroyed the context", async () => {
+    await using cuda = await openCuda();
+    fake.fail("cuMemAlloc_v2", 709);
+    const allocate = () => cuda.allocate(4);
+    expect(allocate).toThrow(ContextLostError);
+    expect(allocate).toThrow(
+      /\n  Another library destroyed it, e\.g\. by cudaDeviceReset\(\)\. .*openCuda\(\) again\.$/,
+    );
+  });
+
+  it("says what a launch takes that CUDA refuses, and goes on", async () => {
     await using cuda = await openCuda();
     const y = vector(cuda, [1]);
     const launch = await boundAxpy(cuda, vector(cuda, [1]), y, 1);
     fake.fail("cuLaunchKernelEx", 701);
-    expect(() => launch.launch()).toThrow(
-      "CUDA failed, launching axpy: CUDA_ERROR_FAKE (701: made up)\n  at kernels/axpy.ts:7:3",
+    const refused = () => launch.launch();
+    expect(refused).toThrow(
+      "CUDA refuses launching axpy: CUDA_ERROR_FAKE (701: made up); each launch takes " +
+        "64 threads of 255 registers and 0 bytes of shared memory per block\n  at kernels/axpy.ts:7:3\n  Take less of it",
     );
+    fake.fail("cuLaunchKernelEx", 912);
+    expect(refused).toThrow(LaunchRefusedError);
+    fake.fail("cuLaunchKernelEx", 1);
+    expect(refused).toThrow("CUDA failed, launching axpy: CUDA_ERROR_FAKE (1: made up)\n  at kernels/axpy.ts:7:3");
     launch.launch();
     expect(await valuesOf(y)).toEqual([2]);
   });
 
-  it("explains a cubin that the driver refuses", async () => {
+  it("explains a cubin of another architecture", async () => {
     await using cuda = await openCuda();
     fake.fail("cuModuleLoadData", 209);
-    await expect(cuda.compile(axpy)).rejects.toThrow(
-      /The driver \(CUDA 13\.0\) refuses axpy, made by NVRTC 13\.0 for sm_90a.*\n.*\n  Update the driver/,
+    const compiling = cuda.compile(axpy);
+    await expect(compiling).rejects.toThrow(UnsupportedError);
+    await expect(compiling).rejects.toThrow(
+      /^Fake H0 can't run axpy, made by NVRTC 13\.0 for sm_90a: .*\(209.*\n  at kernels\/axpy\.ts:7:3\n  Its compute capability is 9\.0/,
     );
     await cuda.compile(axpy);
   });
 
+  it("explains a cubin of a compiler that is newer than the driver", async () => {
+    vi.stubEnv("TEGULA_LIBNVRTC", "/nowhere/libnvrtc.so.13");
+    for (const release of ["13.1", "14.0"]) {
+      await using cuda = await openCuda();
+      vi.stubEnv("TEGULA_NVCC", makeCompiler(folder, { name: `nvcc-${release}`, release }).path);
+      fake.fail("cuModuleLoadData", 222);
+      const compiling = cuda.compile(axpy);
+      await expect(compiling).rejects.toThrow(DriverTooOldError);
+      await expect(compiling).rejects.toThrow(
+        `The driver (CUDA 13.0) refuses axpy, made by nvcc ${release} for sm_90a: CUDA_ERROR_FAKE (222: made up)\n` +
+          "  at kernels/axpy.ts:7:3\n" +
+          "  Update the driver, or let TEGULA_LIBNVRTC name an NVRTC no newer than CUDA 13.0.",
+      );
+    }
+    for (const release of ["12.9", "13.0"]) {
+      await using cuda = await openCuda();
+      vi.stubEnv("TEGULA_NVCC", makeCompiler(folder, { name: `nvcc-${release}`, release }).path);
+      fake.fail("cuModuleLoadData", 200);
+      await expect(cuda.compile(axpy)).rejects.toThrow(`Fake H0 can't run axpy, made by nvcc ${release}`);
+    }
+  });
+
   it("says that there is no such device", async () => {
     await expect(openCuda({ ordinal: 1 })).rejects.toThrow("There is no CUDA device 1; 1 found");
-    await expect(openCuda({ ordinal: NaN })).rejects.toThrow(NotFoundError);
+    await expect(openCuda({ ordinal: NaN })).rejects.toThrow(NoDeviceError);
     fake.noDevice();
     expect(cudaAvailable()).toBe(false);
   });
 
+  it.each([
+    [34, NoDriverError, /libcuda\.so\.1 is only a stand-in to link with, of the CUDA toolkit: .*\n.*LD_LIBRARY_PATH/],
+    [100, NoDeviceError, /^No NVIDIA GPU: CUDA_ERROR_FAKE \(100: made up\) \(driver .*\n.*nvidia-smi/],
+    [803, DeviceError, /^CUDA doesn't start: CUDA_ERROR_FAKE \(803: made up\) .*\n.*restart the machine/],
+  ] as const)("says what to do when cuInit answers %i", async (result, failure, message) => {
+    const path = join(mkdtempSync(join(folder, "driver-")), "libcuda.so.1");
+    copyFileSync(fake.path, path); // another file: a driver with a state of its own, not started yet
+    const driver = koffi.load(path);
+    driver.func("void fake_reset()")();
+    driver.func("void fake_fail(const char *name, int result)")("cuInit", result);
+    vi.stubEnv("TEGULA_LIBCUDA", path);
+    const opening = openCuda();
+    await expect(opening).rejects.toThrow(failure);
+    await expect(opening).rejects.toThrow(message);
+    await using cuda = await openCuda(); // what failed is not remembered
+    expect(cuda.device).toMatch("Fake H0");
+  });
+
   it("lists what it tried when there is no driver", async () => {
-    const path = process.env["TEGULA_LIBCUDA"];
     vi.stubEnv("TEGULA_LIBCUDA", "/nowhere/libcuda.so.1");
+    await expect(openCuda()).rejects.toThrow(NoDriverError);
     await expect(openCuda()).rejects.toThrow(/at TEGULA_LIBCUDA\. Tried:\n    \/nowhere\/libcuda\.so\.1: no such file/);
     vi.stubEnv("TEGULA_LIBCUDA", process.env["TEGULA_LIBNVRTC"] ?? "");
     await expect(openCuda()).rejects.toThrow(/not a driver that Tegula can use: Cannot find function 'cuInit'/);
-    vi.unstubAllEnvs();
-    expect(process.env["TEGULA_LIBCUDA"]).toBe(path);
+    await expect(openCuda()).rejects.toThrow(DriverTooOldError);
+  });
+});
+
+describe("without CUDA", () => {
+  it("a NUL in a name is refused: no C string holds it", () => {
+    const made = (name: string, parameter: string, rows: string) =>
+      kernel(
+        { name, grid: 1, block: 32, params: { [parameter]: output(f32, [size(rows)]) } },
+        (t) => void t.pdl.wait(),
+      );
+    expect(made("k", "y", "N").name).toBe("k");
+    expect(() => made("k\0", "y", "N")).toThrow(NameError);
+    expect(() => made("k", "y\0", "N")).toThrow(NameError);
+    expect(() => made("k", "y", "N\0")).toThrow(NameError);
+  });
+
+  it("WGSL runs where neither driver nor compiler is", () => {
+    const nowhere = { TEGULA_LIBCUDA: "/nowhere", TEGULA_LIBNVRTC: "/nowhere", TEGULA_NVCC: "/nowhere/nvcc" };
+    const script = join(import.meta.dirname, "children/wgsl-open.ts");
+    const env = { ...process.env, ...nowhere };
+    const { stdout } = spawnSync(process.execPath, ["--import", "tsx", script], {
+      env,
+      encoding: "utf8",
+      timeout: 60_000,
+    });
+    expect(stdout).toMatch(/: 3 6 9 12\n$/); // by the kernel of wgsl-support.ts
   });
 });

@@ -1,10 +1,7 @@
 /**
- * The run-time layer on a real GPU: what the stand-in for libcuda can only pretend. Skipped without one. TEGULA_SOAK is the
- * number of launches of the long run (default 20,000; a tenth as many uploads, a hundredth as many programs).
+ * The run-time layer on a real GPU: what the stand-in for libcuda can only pretend. Skipped without one. `npm run soak` does
+ * the last but one test with far more rounds.
  */
-import { setImmediate } from "node:timers/promises";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import koffi from "koffi";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { compileCuda } from "../backends/cuda/compile.ts";
@@ -15,22 +12,15 @@ import {
   openDriver,
   type StreamHandle,
 } from "../backends/cuda/driver.ts";
-import {
-  CaptureError,
-  CudaBackend,
-  type CudaQueue,
-  cudaAvailable,
-  emitCuda,
-  openCuda,
-} from "../backends/cuda/index.ts";
+import * as cudaApi from "../backends/cuda/index.ts";
+import { CudaBackend, type CudaQueue, cudaAvailable, emitCuda, openCuda } from "../backends/cuda/index.ts";
 import { LaunchPacket } from "../backends/cuda/packet.ts";
 import { type DeviceTensor, deviceTensor, frozenTensor } from "../backends/tensor.ts";
-import { ceilDiv, f32, frozen, HostTensor, inout, input, kernel, output, scalar } from "../dsl/index.ts";
+import { CaptureError, ceilDiv, f32, frozen, HostTensor, inout, input, kernel, output, scalar } from "../dsl/index.ts";
+import { soak } from "../playground/soak/rounds.ts";
+import { axpy, neverDone, recorded, tour } from "./cuda-api.ts";
 
-setFlagsFromString("--expose-gc");
-const collectGarbage: () => void = runInNewContext("gc");
-
-const soak = Number(process.env["TEGULA_SOAK"] ?? 20_000);
+const rounds = 20_000;
 const n = 1024;
 
 /** y = a * x + b[0], each kernel after the one ahead; the next one may start at once, and waits. */
@@ -64,15 +54,6 @@ function hostUs(calls: number, call: () => void): number {
 }
 
 const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
-
-async function hostBytes(): Promise<number> {
-  for (let i = 0; i < 3; i++) {
-    await setImmediate();
-    collectGarbage();
-  }
-  const { heapUsed, external, arrayBuffers } = process.memoryUsage();
-  return heapUsed + external + arrayBuffers;
-}
 
 describe.skipIf(!cudaAvailable())("the run-time layer on a GPU", { timeout: 600_000 }, () => {
   let cuda: CudaBackend;
@@ -364,41 +345,22 @@ describe.skipIf(!cudaAvailable())("the run-time layer on a GPU", { timeout: 600_
     expect(api.cuMemFree(pointer as DevicePointer)).toBe(0);
   });
 
-  it(`leaves nothing behind after ${soak} launches, ${soak / 10} uploads, ${soak / 100} programs`, async () => {
-    const y = deviceTensor(cuda, HostTensor.from(f32, [32], new Array<number>(32).fill(0)));
-    const bound = (await cuda.compile(count)).bind({ y });
-    const x = deviceTensor(cuda, ones);
-    const pinned = cuda.pinned(f32, [n]);
-    const work: readonly (readonly [string, number, (i: number) => unknown])[] = [
-      ["launches", soak, () => bound.launch()],
-      ["uploads", soak / 10, (i) => (i % 2 ? x.write(ones) : cuda.stream.copy(pinned, x))],
-      [
-        "programs",
-        soak / 100,
-        async () => {
-          await using other = await openCuda(); // shares the context
-          const z = deviceTensor(other, HostTensor.from(f32, [32], new Array<number>(32).fill(1)));
-          const launch = (await other.compile(count)).bind({ y: z });
-          using graph = other.capture((on) => launch.launch(on));
-          graph.launch();
-          expect((await z.read()).values()[31]).toBe(2);
-        },
-      ],
-    ];
-    for (const [what, rounds, round] of work) {
-      for (let i = 0; i < rounds / 10; i++) await round(i);
-      const [host, device] = [await hostBytes(), await freeBytes()];
-      for (let i = 0; i < rounds; i++) {
-        const pending = round(i);
-        if (pending) await pending;
-        if (i % 1000 === 999) await cuda.synchronize();
-      }
-      const [grown, taken] = [(await hostBytes()) - host, device - (await freeBytes())];
+  it(`leaves nothing behind after ${rounds} launches, ${rounds / 10} uploads, ${rounds / 100} programs`, async () => {
+    const plan = { launches: rounds, uploads: rounds / 10, programs: rounds / 100, backends: rounds / 100 };
+    for (const { what, rounds, before, after } of await soak(plan)) {
+      const [heap, device] = [after.heap - before.heap, after.device - before.device];
       const kib = (bytes: number) => `${(bytes / 1024).toFixed(0)} KiB`;
-      console.log(`${rounds} ${what}: host memory grew by ${kib(grown)}, device memory by ${kib(taken)}`);
-      expect(grown).toBeLessThan(2 ** 20 + 20 * rounds);
-      expect(taken).toBeLessThan(4 * 2 ** 20);
+      console.log(`${rounds} ${what}: JavaScript's memory grew by ${kib(heap)}, device memory by ${kib(device)}`);
+      expect(heap).toBeLessThan(2 ** 20 + 20 * rounds);
+      expect(device).toBeLessThan(4 * 2 ** 20);
     }
-    expect((await y.read()).values()[0]).toBe(soak + soak / 10);
+  });
+
+  it("succeeds once in every operation of the API", async () => {
+    const done = new Set<string>();
+    const { api, restore } = recorded(cudaApi, done);
+    await tour(api, axpy);
+    restore();
+    expect(neverDone(done)).toEqual([]);
   });
 });

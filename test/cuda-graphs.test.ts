@@ -2,10 +2,10 @@
 import koffi from "koffi";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import type { CudaQueue } from "../backends/cuda/index.ts";
-import { CaptureError, openCuda } from "../backends/cuda/index.ts";
+import { openCuda } from "../backends/cuda/index.ts";
 import type { CudaBackend } from "../backends/cuda/runtime.ts";
 import { f32 } from "../dsl/dtype.ts";
-import { ArgumentError, DeviceError, DisposedError } from "../dsl/errors.ts";
+import { ArgumentError, CaptureError, DeviceError, DisposedError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
 import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
 import { bound, boundAxpy, fakeKernel, idle, trap, valuesOf, vector } from "./fake-cuda/kernels.ts";
@@ -272,9 +272,9 @@ describe.skipIf(!cCompiler)("graphs on a stand-in driver", () => {
     await using cuda = await openCuda();
     const { chain } = await chainOf(cuda);
     fake.fail("cuLaunchKernelEx", 701);
-    expect(() => cuda.capture(chain)).toThrow(/^CUDA failed, launching axpy: CUDA_ERROR_FAKE \(701[^]*axpy\.ts:7:3/);
+    expect(() => cuda.capture(chain)).toThrow(/^CUDA refuses launching axpy: CUDA_ERROR_FAKE \(701[^]*axpy\.ts:7:3/);
     fake.fail("cuGraphInstantiateWithFlags", 2);
-    expect(() => cuda.capture(chain)).toThrow(DeviceError);
+    expect(() => cuda.capture(chain)).toThrow(/^No room on Fake H0, making a graph executable: \d+ KiB of 1 MiB/);
     fake.fail("cuGraphGetNodes", 999);
     expect(() => cuda.capture(chain)).toThrow(DeviceError);
     cuda.capture(chain).launch();
@@ -453,6 +453,15 @@ describe.skipIf(!cCompiler)("graphs on a stand-in driver", () => {
           chain(on);
         });
       expect(before).toThrow(/^CUDA failed, launching axpy: CUDA_ERROR_FAKE \(901/);
+      const unjoined = () =>
+        cuda.capture((on) => {
+          chain(on);
+          fake.interfere(904);
+        });
+      expect(unjoined).toThrow(CaptureError);
+      expect(unjoined).toThrow(
+        /^CUDA makes no graph of what was captured: CUDA_ERROR_FAKE \(904.*\n.*captured stream wait/,
+      );
       using graph = cuda.capture(chain);
       expect(graph.nodeCount).toBe(2);
     });

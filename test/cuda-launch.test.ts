@@ -244,7 +244,7 @@ describe.skipIf(!cCompiler)("launches on a stand-in driver", () => {
     port1.postMessage(x);
     const { message } = receiveMessageOnPort(port2) as { message: unknown };
     await expect(bound(cuda, axpy, { x: message, y, a: 1 })).rejects.toThrow(
-      /^axpy: x must be a tensor on the device\n.*\n.*comes from another thread.*cuda\.adoptTensor/,
+      /^axpy: x must be a tensor on the device, not an Object\n.*\n.*comes from another thread.*cuda\.adoptTensor/,
     );
     expect(() => cuda.stream.copy(message as typeof x, y)).toThrow(/comes from another thread.*cuda\.adoptTensor/);
     const launch = await boundAxpy(cuda, x, y, 1);

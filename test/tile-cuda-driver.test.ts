@@ -4,7 +4,7 @@ import { openCuda } from "../backends/cuda/runtime.ts";
 import { DeviceTensor } from "../backends/tensor.ts";
 import { bf16 } from "../dsl/dtype.ts";
 import { size } from "../dsl/size.ts";
-import { ArgumentError, UnsupportedError } from "../dsl/errors.ts";
+import { ArgumentError, LaunchRefusedError } from "../dsl/errors.ts";
 import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
 import { bound, fakeKernel } from "./fake-cuda/kernels.ts";
 
@@ -72,7 +72,7 @@ describe.skipIf(!cCompiler)("tiles on a stand-in driver", () => {
   it("refuses clusters that don't fit", async () => {
     await using cuda = await openCuda();
     const compile = () => cuda.compile(fakeKernel("eights", { cluster: 8, dynamicShared: 200 * 1024 }));
-    await expect(compile).rejects.toThrow(UnsupportedError);
+    await expect(compile).rejects.toThrow(LaunchRefusedError);
     await expect(compile).rejects.toThrow(
       "Fake H0 has no room for eights's clusters of 8 blocks with 64 threads and 200 KiB of shared memory each",
     );

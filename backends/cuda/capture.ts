@@ -2,12 +2,12 @@
  * Capturing: what a function enqueues becomes a graph instead of running. Everything that can't be part of a graph is refused
  * before the driver hears of it, and whatever happens, the capture ends with the function.
  */
-import { ArgumentError } from "../../dsl/errors.ts";
-import { CaptureError, type NamedKernel, thread } from "./context.ts";
+import { ArgumentError, CaptureError } from "../../dsl/errors.ts";
+import { type NamedKernel, thread } from "./context.ts";
 import type { GraphHandle } from "./driver.ts";
 import type { Lifetime } from "./lifetime.ts";
 import { CudaQueue, type Work } from "./queue.ts";
-import { captureInvalidated, describeResult } from "./results.ts";
+import { captureInvalidated, captureUnjoined, describeResult } from "./results.ts";
 import type { CudaStorage } from "./storage.ts";
 import type { Streams } from "./streams.ts";
 
@@ -157,7 +157,14 @@ export function capture(streams: Streams, record: (on: CudaQueue) => void): Capt
 
 function explain({ context }: Streams, result: number): CaptureError {
   const what = describeResult(context.driver.api, result);
-  if (result !== captureInvalidated) return new CaptureError(`CUDA makes no graph of what was captured: ${what}`);
+  if (result !== captureInvalidated) {
+    return new CaptureError(`CUDA makes no graph of what was captured: ${what}`, {
+      hint:
+        result === captureUnjoined
+          ? "Another library put work on a stream of its own: let it make the captured stream wait for that in the end"
+          : undefined,
+    });
+  }
   return new CaptureError(`The capture became invalid while it went on: ${what}`, {
     hint: "Another library of this thread allocated, waited or loaded code meanwhile; let it do so before the capture",
   });

@@ -3,7 +3,7 @@
  * NVRTC does it inside the process where it is found, nvcc otherwise; both get the same flags. What was compiled before
  * comes from the cache, and then no compiler is even loaded.
  */
-import { ArgumentError, NotFoundError, TegulaError, ValueError } from "../../dsl/errors.ts";
+import { ArgumentError, NoCompilerError, TegulaError, ValueError } from "../../dsl/errors.ts";
 import { cacheKey, type Compilation, type CubinOrigin, recall, remember } from "./cache.ts";
 import { type KernelResources, compilerError, kernelResources } from "./diagnostics.ts";
 import { nvccInstallation, openNvcc } from "./nvcc.ts";
@@ -61,7 +61,7 @@ export interface CudaCompiler {
 /**
  * Compiles CUDA C for one architecture, or finds it in the cache. Blocks the thread: 15 to 80 ms with NVRTC, 0.2 to 0.8 s
  * with nvcc, about a millisecond from disk.
- * @throws CompileError with the TypeScript line; NotFoundError when there is no compiler
+ * @throws CompileError with the TypeScript line; NoCompilerError when there is no compiler
  */
 export function compileCuda(source: string, options: CompileOptions): CompiledCuda {
   return compileWith(source, options, []);
@@ -77,7 +77,7 @@ export function compileReport(source: string, options: CompileOptions): readonly
 
 /**
  * The compiler that compileCuda would take.
- * @throws NotFoundError with everything tried
+ * @throws NoCompilerError with everything tried
  */
 export function findCompiler(kind?: CompilerKind): CudaCompiler {
   if (kind === "nvcc") return openNvcc();
@@ -91,7 +91,7 @@ export function findCompiler(kind?: CompilerKind): CudaCompiler {
       reasons.push(error.message);
     }
   }
-  throw new NotFoundError(["No compiler for CUDA C was found.", ...reasons].join("\n  "));
+  throw new NoCompilerError(["No compiler for CUDA C was found.", ...reasons].join("\n  "));
 }
 
 function compileWith(source: string, options: CompileOptions, extra: readonly string[]): CompiledCuda {

@@ -2,7 +2,14 @@
  * The primary context of a device: the one that CUDA shares among everything in a process. All calls that need a context go
  * through `call`, which makes it current, checks the answer, and remembers when a kernel has destroyed it.
  */
-import { DeviceError, TegulaError } from "../../dsl/errors.ts";
+import {
+  CaptureError,
+  ContextLostError,
+  DeviceError,
+  LaunchRefusedError,
+  OutOfMemoryError,
+  TegulaError,
+} from "../../dsl/errors.ts";
 import type { Location } from "../../dsl/source.ts";
 import {
   type ContextHandle,
@@ -13,12 +20,14 @@ import {
   type FunctionHandle,
   type ModuleHandle,
 } from "./driver.ts";
-import { describeResult, losesContext, outOfMemory, wrongContext } from "./results.ts";
+import { contextDestroyed, describeResult, losesContext, outOfMemory, refusedLaunch, wrongContext } from "./results.ts";
 
 /** What messages need to know of a kernel; of another library's there is no line. */
 export interface NamedKernel {
   readonly name: string;
   readonly at: Location | undefined;
+  /** What one of its launches takes of the device, in words. */
+  readonly needs?: string;
 }
 
 /** Whatever launches into this context: it knows which kernels may have caused an error that is only seen later. */
@@ -26,9 +35,6 @@ export interface Launcher {
   /** Launched, and not known to have ended well; `order` grows with every piece of work of the thread. */
   suspects(): readonly { readonly kernels: readonly NamedKernel[]; readonly order: number }[];
 }
-
-/** Something was asked for that can't become part of a graph, while one is captured; or the capture itself is wrong. */
-export class CaptureError extends TegulaError {}
 
 /** What is the same for everything in a thread; a worker has its own. CUDA, too, has one current context per thread. */
 export const thread: {
@@ -59,6 +65,8 @@ export function outsideCapture(action: () => void): void {
 
 /** Contexts in use. Backends on one device share a context, and so its fate. */
 const contexts = new Map<string, PrimaryContext>();
+/** Why the last context of a device was lost: no later one will come into being in this process, as far as was seen. */
+const losses = new Map<string, ContextLostError>();
 
 export class PrimaryContext {
   readonly driver: CudaDriver;
@@ -66,12 +74,13 @@ export class PrimaryContext {
   readonly launchers = new Set<Launcher>();
   readonly handle: ContextHandle;
   #users = 0;
-  #lost: DeviceError | undefined;
+  #lost: ContextLostError | undefined;
 
-  /** The context of a device, made when needed. Each `open` wants one `close`. @throws DeviceError */
+  /** The context of a device, made when needed. Each `open` wants one `close`. @throws ContextLostError, DeviceError */
   static open(driver: CudaDriver, device: DeviceInfo): PrimaryContext {
     refuseInCapture(`opening ${device.name}`);
     const key = PrimaryContext.#key(driver, device);
+    contexts.get(key)?.assertUsable(`opening ${device.name}`);
     const context = contexts.get(key) ?? new PrimaryContext(driver, device);
     contexts.set(key, context);
     context.#users++;
@@ -83,6 +92,10 @@ export class PrimaryContext {
     this.device = device;
     const out = new BigUint64Array(1);
     const result = driver.api.cuDevicePrimaryCtxRetain(out, device.handle);
+    if (losesContext(result)) {
+      this.#lost = losses.get(PrimaryContext.#key(driver, device));
+      this.assertUsable(`opening ${device.name}`);
+    }
     if (result !== 0) throw this.#failure(result, "creating a context");
     this.handle = (out[0] ?? 0n) as ContextHandle;
   }
@@ -97,7 +110,7 @@ export class PrimaryContext {
 
   /**
    * Calls the driver with this context current. `doing` completes "CUDA failed, …"; `kernel` is the one it is done for.
-   * @throws DeviceError
+   * @throws DeviceError, ContextLostError, OutOfMemoryError
    */
   call(doing: string, call: (api: DriverApi) => number, kernel?: NamedKernel): void {
     const result = this.query(doing, call, kernel);
@@ -125,14 +138,14 @@ export class PrimaryContext {
     if (result !== 0) throw this.#failure(result, doing);
   }
 
-  /** @throws DeviceError when the context is lost, saying why and how to go on */
+  /** @throws ContextLostError when the context is lost, saying why and what to do */
   assertUsable(doing: string): void {
-    if (this.#lost) throw new DeviceError(`Not ${doing}, because of an earlier failure. ${this.#lost.message}`);
+    if (this.#lost) throw new ContextLostError(`Not ${doing}, because of an earlier failure. ${this.#lost.message}`);
   }
 
   /**
    * After the driver refused a call that was made without making this context current: does so, and tries once more.
-   * @throws DeviceError
+   * @throws DeviceError, LaunchRefusedError, OutOfMemoryError, ContextLostError
    */
   retry(refused: number, doing: string, call: (api: DriverApi) => number, kernel?: NamedKernel): void {
     if (!wrongContext.has(refused)) throw this.#failure(refused, doing, kernel);
@@ -148,22 +161,9 @@ export class PrimaryContext {
     return (out[0] ?? 0n) as H;
   }
 
-  /** @throws DeviceError with what was asked and what is free */
+  /** @throws OutOfMemoryError, DeviceError */
   allocate(byteLength: number): DevicePointer {
-    const doing = `allocating ${formatBytes(byteLength)}`;
-    const out = new BigUint64Array(1);
-    const result = this.query(doing, (api) => api.cuMemAlloc(out, byteLength));
-    if (result === outOfMemory) {
-      const [free, total] = [new BigUint64Array(1), new BigUint64Array(1)];
-      this.call("asking for free memory", (api) => api.cuMemGetInfo(free, total));
-      throw new DeviceError(
-        `No room for ${formatBytes(byteLength)} on ${this.device.name}: ` +
-          `${formatBytes(Number(free[0]))} of ${formatBytes(Number(total[0]))} are free`,
-        { hint: "Free tensors that are no longer needed; other processes may hold the rest (`nvidia-smi`)." },
-      );
-    }
-    if (result !== 0) throw this.#failure(result, doing);
-    return (out[0] ?? 0n) as DevicePointer;
+    return this.receive(`allocating ${formatBytes(byteLength)}`, (api, out) => api.cuMemAlloc(out, byteLength));
   }
 
   functionAttribute(fn: FunctionHandle, attribute: number): number {
@@ -209,33 +209,62 @@ export class PrimaryContext {
     thread.current = this;
   }
 
-  #failure(result: number, doing: string, kernel?: NamedKernel): DeviceError {
+  #failure(result: number, doing: string, kernel?: NamedKernel): TegulaError {
     const what = describeResult(this.driver.api, result);
-    if (!losesContext(result)) {
-      return new DeviceError(`CUDA failed, ${doing}: ${what}`, { at: kernel?.at });
+    if (losesContext(result)) return this.#lose(what, doing, result === contextDestroyed ? reopen : restart);
+    const at = kernel?.at;
+    if (result === outOfMemory) {
+      return new OutOfMemoryError(`No room on ${this.device.name}, ${doing}${this.#room()}`, {
+        at,
+        hint: "Free tensors that are no longer needed; other processes may hold the rest (`nvidia-smi`).",
+      });
     }
+    if (kernel?.needs === undefined || !refusedLaunch.has(result)) {
+      return new DeviceError(`CUDA failed, ${doing}: ${what}`, { at });
+    }
+    return new LaunchRefusedError(`CUDA refuses ${doing}: ${what}; each launch takes ${kernel.needs}`, {
+      at,
+      hint: "Take less of it: smaller tiles, fewer threads, smaller clusters.",
+    });
+  }
+
+  /** What is free, if the context is there and current. */
+  #room(): string {
+    if (thread.current !== this) return "";
+    const [free, total] = [new BigUint64Array(1), new BigUint64Array(1)];
+    if (this.driver.api.cuMemGetInfo(free, total) !== 0) return "";
+    return `: ${formatBytes(Number(free[0]))} of ${formatBytes(Number(total[0]))} are free`;
+  }
+
+  #lose(what: string, doing: string, remedy: string): ContextLostError {
     thread.generation++;
     const launches = [...this.launchers].flatMap((launcher) => launcher.suspects());
     const suspects = launches.sort((a, b) => a.order - b.order).flatMap(({ kernels }) => kernels);
-    const names = [...new Set(suspects.map(({ name }) => name))];
+    const byName = new Map(suspects.map((kernel) => [kernel.name, kernel]));
     const lost = `the context of CUDA device ${this.device.ordinal} is lost`;
     const last = suspects.at(-1);
     this.#lost =
-      names.length > 1
-        ? new DeviceError(`One of the kernels ${names.join(", ")} (launched last) failed with ${what}; ${lost}`, {
-            hint: `openCuda({ debug: true }) waits for each launch and tells which. ${reopen}`,
-          })
-        : new DeviceError(`${last ? `Kernel ${last.name}` : "CUDA"} failed with ${what}, seen ${doing}; ${lost}`, {
+      byName.size > 1
+        ? new ContextLostError(
+            `One of the kernels ${[...byName.keys()].join(", ")} (launched last) failed with ${what}; ${lost}`,
+            {
+              related: [...byName.values()].flatMap(({ name, at }) => (at ? [{ what: name, at }] : [])),
+              hint: `openCuda({ debug: true }) waits for each launch and tells which. ${remedy}`,
+            },
+          )
+        : new ContextLostError(`${last ? `Kernel ${last.name}` : "CUDA"} failed with ${what}, seen ${doing}; ${lost}`, {
             at: last?.at,
-            hint: reopen,
+            hint: remedy,
           });
+    losses.set(PrimaryContext.#key(this.driver, this.device), this.#lost);
     return this.#lost;
   }
 }
 
+/** CUDA promises nothing else, and drivers do nothing else: not after a release or reset of the context, nor in a new one. */
+const restart = "Only a new process can use the device again. In this one, what is left can still be disposed.";
 const reopen =
-  "Dispose every CUDA backend of this device, then openCuda() again; if that still fails, start a new process: " +
-  "CUDA promises recovery only then.";
+  "Another library destroyed it, e.g. by cudaDeviceReset(). Dispose every CUDA backend of this device, then openCuda() again.";
 
 /** E.g. "1.5 GiB". */
 export function formatBytes(count: number): string {

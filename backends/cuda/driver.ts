@@ -4,7 +4,7 @@
  * Only synchronous calls: koffi runs asynchronous ones on other threads, while CUDA's current context belongs to a thread,
  * and doesn't keep their buffers alive. What C hands out through a pointer is received in one-element typed arrays.
  */
-import { DeviceError, NotFoundError, UnsupportedError } from "../../dsl/errors.ts";
+import { DeviceError, DriverTooOldError, NoDeviceError, NoDriverError, type TegulaError } from "../../dsl/errors.ts";
 import { type Library, openDriverLibrary } from "./libraries.ts";
 import { describeResult, noDevice, stubLibrary } from "./results.ts";
 
@@ -169,7 +169,7 @@ const drivers = new Map<string, CudaDriver>();
 
 /**
  * Opens and initializes the driver.
- * @throws NotFoundError without driver or GPU, UnsupportedError when the driver is too old, DeviceError
+ * @throws NoDriverError, NoDeviceError, DriverTooOldError, DeviceError
  */
 export function openDriver(): CudaDriver {
   const library = openDriverLibrary();
@@ -178,12 +178,7 @@ export function openDriver(): CudaDriver {
 
   const api = declareOrExplain(library);
   const initialized = api.cuInit(0);
-  if (initialized === noDevice || initialized === stubLibrary) {
-    throw new NotFoundError(`No NVIDIA GPU: ${describeResult(api, initialized)} (driver ${library.path})`, {
-      hint: "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container needs the NVIDIA container toolkit.",
-    });
-  }
-  if (initialized !== 0) throw new DeviceError(`CUDA doesn't start: ${describeResult(api, initialized)}`);
+  if (initialized !== 0) throw whyNotInitialized(describeResult(api, initialized), initialized, library);
   const version = receive32(api, "asking for the driver's version", (out) => api.cuDriverGetVersion(out));
   const driver: CudaDriver = {
     api,
@@ -194,11 +189,27 @@ export function openDriver(): CudaDriver {
   return driver;
 }
 
+function whyNotInitialized(what: string, result: number, { path }: Library): TegulaError {
+  if (result === stubLibrary) {
+    return new NoDriverError(`${path} is only a stand-in to link with, of the CUDA toolkit: ${what}`, {
+      hint: "Install NVIDIA's driver, or take the folder of the stand-in out of LD_LIBRARY_PATH.",
+    });
+  }
+  if (result === noDevice) {
+    return new NoDeviceError(`No NVIDIA GPU: ${what} (driver ${path})`, {
+      hint: "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container needs the NVIDIA container toolkit.",
+    });
+  }
+  return new DeviceError(`CUDA doesn't start: ${what} (driver ${path})`, {
+    hint: "Check `nvidia-smi`; after an update of the driver, restart the machine.",
+  });
+}
+
 function declareOrExplain(library: Library): DriverApi {
   try {
     return declare(library);
   } catch (error) {
-    throw new UnsupportedError(
+    throw new DriverTooOldError(
       `${library.path} is not a driver that Tegula can use: ${error instanceof Error ? error.message : String(error)}`,
       { hint: "Update NVIDIA's driver: CUDA 12.0 (version 525) or later." },
     );
@@ -225,12 +236,12 @@ export function deviceCount({ api }: CudaDriver): number {
   return receive32(api, "counting devices", (out) => api.cuDeviceGetCount(out));
 }
 
-/** @throws NotFoundError when there is no device of that ordinal; DeviceError */
+/** @throws NoDeviceError when there is no device of that ordinal; DeviceError */
 export function deviceInfo(driver: CudaDriver, ordinal: number): DeviceInfo {
   const { api } = driver;
   const count = deviceCount(driver);
   if (!Number.isInteger(ordinal) || ordinal < 0 || ordinal >= count) {
-    throw new NotFoundError(`There is no CUDA device ${ordinal}; ${count} found`, {
+    throw new NoDeviceError(`There is no CUDA device ${ordinal}; ${count} found`, {
       hint: "Ordinals start at 0 and count only what CUDA_VISIBLE_DEVICES lets through.",
     });
   }

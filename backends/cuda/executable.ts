@@ -1,5 +1,5 @@
 /** A kernel as machine code in a context, ready to launch. */
-import { DeviceError, UnsupportedError } from "../../dsl/errors.ts";
+import { DriverTooOldError, LaunchRefusedError, UnsupportedError } from "../../dsl/errors.ts";
 import type { TensorMap } from "../../dsl/ir-tile.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
@@ -8,7 +8,7 @@ import { type Arguments, checkArguments } from "../bind.ts";
 import type { DeviceTensor } from "../tensor.ts";
 import type { CompiledCuda, CudaArch } from "./compile.ts";
 import { type PrimaryContext, formatBytes } from "./context.ts";
-import type { DevicePointer, FunctionHandle, ModuleHandle } from "./driver.ts";
+import type { DevicePointer, DriverApi, FunctionHandle, ModuleHandle } from "./driver.ts";
 import type { CudaModule } from "./emit.ts";
 import { CudaLaunch } from "./launch.ts";
 import { LaunchPacket } from "./packet.ts";
@@ -42,16 +42,21 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
   readonly compileMs: number;
   /** What compiled it, e.g. "NVRTC 13.0". */
   readonly compiler: string;
-  /** For whoever unloads it. Garbage collection of this object doesn't. */
+  /** @internal For whoever unloads it. Garbage collection of this object doesn't. */
   readonly module: ModuleHandle;
   readonly #context: PrimaryContext;
   readonly #streams: Streams;
   readonly #pdl: boolean;
   readonly #function: FunctionHandle;
   readonly #dynamicSharedBytes: number;
+  /** What a launch takes of the device, in words. */
+  readonly #needs: string;
   readonly #tensorMaps: readonly TensorMap[];
 
-  /** Loads the machine code. @throws UnsupportedError when driver or device can't run it; DeviceError */
+  /**
+   * For the CUDA backend only. Loads the machine code.
+   * @throws LaunchRefusedError, DriverTooOldError, UnsupportedError for code of another device; DeviceError
+   */
   constructor(parts: CudaExecutableParts<P>) {
     const { streams, kernel, module, compiled, pdl } = parts;
     const { context } = streams;
@@ -70,15 +75,18 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
       this.#function = context.receive(`looking up ${module.entry}`, (api, out) =>
         api.cuModuleGetFunction(out, this.module, module.entry),
       );
-      this.#reserve();
+      this.#needs = this.#reserve();
     } catch (error) {
       context.unload(this.module);
       throw error;
     }
   }
 
-  /** @throws also ArgumentError for tensors that TMA can't read, DeviceError */
-  bind(args: Arguments<P>): CudaLaunch<P> {
+  /**
+   * `pdl: false`: launches of it begin when all before them have ended, as with `openCuda({ pdl: false })`.
+   * @throws also ArgumentError for tensors that TMA can't read, DeviceError
+   */
+  bind(args: Arguments<P>, { pdl = this.#pdl }: { readonly pdl?: boolean } = {}): CudaLaunch<P> {
     const { kernel, backend } = this;
     const streams = this.#streams;
     streams.assertLive();
@@ -90,7 +98,7 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
 
     const packet = this.#packet(bound.tensors.length, bound.scalars.length, this.#tensorMaps.length);
     packet.setGrid(bound.grid);
-    packet.setOverlap(this.#pdl);
+    packet.setOverlap(pdl);
     for (const [index, tensor] of bound.tensors.entries()) packet.setTensor(index, pointer(tensor));
     for (const [index, scalar] of bound.scalars.entries()) packet.setScalar(index, scalar);
     for (const [index, map] of this.#tensorMaps.entries()) {
@@ -98,7 +106,7 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
       if (!tensor) continue;
       packet.setTensorMap(index, encodeTensorMap(this.#context, kernel, map, tensor.shape, pointer(tensor)));
     }
-    return new CudaLaunch({ kernel, streams, fn: this.#function, bound, packet });
+    return new CudaLaunch({ kernel, streams, fn: this.#function, bound, packet, needs: this.#needs });
   }
 
   #packet(tensorCount: number, scalarCount: number, tensorMapCount: number): LaunchPacket {
@@ -107,17 +115,17 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
     return new LaunchPacket({ block, dynamicSharedBytes, tensorCount, scalarCount, tensorMapCount });
   }
 
-  /** Makes room for the kernel's shared memory, and refuses what no launch could fit in. */
-  #reserve(): void {
+  /** Makes room for the kernel's shared memory, refuses what no launch could fit in, and says what each takes. */
+  #reserve(): string {
     const { name, at, ir } = this.kernel;
     const context = this.#context;
     const dynamic = this.#dynamicSharedBytes;
     const shared = dynamic + context.functionAttribute(this.#function, sharedSizeBytes);
     const most = context.device.maxSharedBytes;
     if (shared > most) {
-      throw new UnsupportedError(
+      throw new LaunchRefusedError(
         `${name} needs ${formatBytes(shared)} of shared memory per block, ${context.device.name} has ${formatBytes(most)}`,
-        { at },
+        { at, hint: "Use smaller tiles or fewer stages" },
       );
     }
     if (dynamic > defaultDynamicSharedBytes) {
@@ -125,14 +133,16 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
       context.call(doing, (api) => api.cuFuncSetAttribute(this.#function, maxDynamicSharedSizeBytes, dynamic));
     }
     const threads = context.functionAttribute(this.#function, maxThreadsPerBlock);
+    const registers = context.functionAttribute(this.#function, registerCount);
     if (ir.block > threads) {
-      const registers = context.functionAttribute(this.#function, registerCount);
-      throw new UnsupportedError(
+      throw new LaunchRefusedError(
         `${name} has ${ir.block} threads per block, but with ${registers} registers each only ${threads} fit`,
-        { at },
+        { at, hint: "Use fewer threads, or keep less in registers" },
       );
     }
     if (ir.cluster > 1) this.#requireRoomForCluster(shared);
+    const block = `${ir.block} threads of ${registers} registers and ${formatBytes(shared)} of shared memory per block`;
+    return ir.cluster > 1 ? `${block}, in clusters of ${ir.cluster}` : block;
   }
 
   /** The blocks of a cluster run at once, on multiprocessors next to each other. */
@@ -147,7 +157,7 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
     );
     const clusters = out[0] ?? 0;
     if (result === 0 && clusters > 0) return;
-    throw new UnsupportedError(
+    throw new LaunchRefusedError(
       `${this.#context.device.name} has no room for ${name}'s clusters of ${ir.cluster} blocks with ${ir.block} threads ` +
         `and ${formatBytes(sharedBytes)} of shared memory each${result === 0 ? "" : `: ${describeResult(api, result)}`}`,
       { at, hint: "Use smaller clusters, fewer threads or less shared memory" },
@@ -155,16 +165,43 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
   }
 }
 
-function load<P extends Params>(context: PrimaryContext, { kernel, compiled, arch }: CudaExecutableParts<P>) {
-  const { name, at } = kernel;
+function load<P extends Params>(context: PrimaryContext, parts: CudaExecutableParts<P>): ModuleHandle {
+  const { kernel, compiled } = parts;
   const out = new BigUint64Array(1);
-  const result = context.query(`loading ${name}`, (api) => api.cuModuleLoadData(out, compiled.cubin));
-  if (result === 0) return (out[0] ?? 0n) as ModuleHandle;
-  const { api, version } = context.driver;
-  const what = describeResult(api, result);
-  if (!refusedImage.has(result)) throw new DeviceError(`CUDA failed, loading ${name}: ${what}`, { at });
-  throw new UnsupportedError(
-    `The driver (CUDA ${version}) refuses ${name}, made by ${compiled.compiler} for ${arch}: ${what}`,
-    { at, hint: `Update the driver, or let TEGULA_LIBNVRTC name an NVRTC no newer than CUDA ${version}.` },
-  );
+  const loading = (api: DriverApi): number => {
+    const result = api.cuModuleLoadData(out, compiled.cubin);
+    if (refusedImage.has(result)) throw refusal(context, parts, result);
+    return result;
+  };
+  context.call(`loading ${kernel.name}`, loading, kernel);
+  return (out[0] ?? 0n) as ModuleHandle;
+}
+
+/** Machine code of a compiler that is too new, or for another device. */
+function refusal<P extends Params>(
+  { driver, device }: PrimaryContext,
+  { kernel, compiled, arch }: CudaExecutableParts<P>,
+  result: number,
+): UnsupportedError {
+  const { name, at } = kernel;
+  const what = `${name}, made by ${compiled.compiler} for ${arch}: ${describeResult(driver.api, result)}`;
+  if (newer(compiled.compiler, driver.version)) {
+    return new DriverTooOldError(`The driver (CUDA ${driver.version}) refuses ${what}`, {
+      at,
+      hint: `Update the driver, or let TEGULA_LIBNVRTC name an NVRTC no newer than CUDA ${driver.version}.`,
+    });
+  }
+  return new UnsupportedError(`${device.name} can't run ${what}`, {
+    at,
+    hint:
+      `Its compute capability is ${device.capability.join(".")}. Flags for the compilers in the environment ` +
+      "(NVRTC_APPEND_FLAGS, NVCC_APPEND_FLAGS) may change the architecture.",
+  });
+}
+
+/** Whether a compiler, e.g. "NVRTC 13.1", is of a later CUDA than the driver. */
+function newer(compiler: string, driverVersion: string): boolean {
+  const numbers = (text: string) => (/(\d+)\.(\d+)/.exec(text) ?? []).slice(1).map(Number);
+  const [[major = 0, minor = 0], [most = 0, minorOfMost = 0]] = [numbers(compiler), numbers(driverVersion)];
+  return major > most || (major === most && minor > minorOfMost);
 }

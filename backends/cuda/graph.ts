@@ -1,9 +1,9 @@
 /** Graphs: a chain of work that was captured once, and is launched as a whole by one call. */
-import { ArgumentError, DisposedError } from "../../dsl/errors.ts";
+import { ArgumentError, CaptureError, DisposedError } from "../../dsl/errors.ts";
 import { requireWritable } from "../tensor.ts";
 import { capture, type Captured } from "./capture.ts";
 import { wholeNumber } from "./checks.ts";
-import { CaptureError, thread } from "./context.ts";
+import { thread } from "./context.ts";
 import type { GraphExecHandle } from "./driver.ts";
 import { CudaQueue } from "./queue.ts";
 import { describeResult, graphUpdateRefused } from "./results.ts";

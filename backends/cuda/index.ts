@@ -6,7 +6,6 @@ export type { Backend, Executable, Launch, Storage } from "../backend.ts";
 export type { ForeignTensor } from "./adopt.ts";
 export { compileCuda, compileReport } from "./compile.ts";
 export type { CompiledCuda, CompileOptions, CompilerKind, CudaArch } from "./compile.ts";
-export { CaptureError } from "./context.ts";
 export type { KernelResources } from "./diagnostics.ts";
 export { emitCuda } from "./emit.ts";
 export type { CudaModule } from "./emit.ts";

@@ -19,6 +19,8 @@ export interface LaunchParts<P extends Params> {
   readonly bound: BoundArguments;
   /** Filled in, but for the stream. */
   readonly packet: LaunchPacket;
+  /** What each launch takes of the device, in words. */
+  readonly needs: string;
 }
 
 /** Made by `executable.bind(...)`. */
@@ -38,7 +40,7 @@ export class CudaLaunch<P extends Params = Params> implements Launch<P> {
   #generation = -1;
 
   /** For the CUDA backend only. */
-  constructor({ kernel, streams, fn, bound, packet }: LaunchParts<P>) {
+  constructor({ kernel, streams, fn, bound, packet, needs }: LaunchParts<P>) {
     this.kernel = kernel;
     this.#streams = streams;
     this.#api = streams.context.driver.api;
@@ -49,7 +51,7 @@ export class CudaLaunch<P extends Params = Params> implements Launch<P> {
     this.#bound = bound;
     const storages = bound.tensors.map(({ storage }) => streams.own(storage));
     this.#work = {
-      kernels: [{ name: kernel.name, at: kernel.at }],
+      kernels: [{ name: kernel.name, at: kernel.at, needs }],
       memory: [...new Set(storages.map(({ lifetime }) => lifetime))],
       written: storages.filter((_, i) => isWritten(kernel.ir.tensors[i]?.role ?? "frozen")),
     };
@@ -59,7 +61,7 @@ export class CudaLaunch<P extends Params = Params> implements Launch<P> {
    * Enqueues one launch on a stream, or into the graph that is being captured: one call of the driver. What can have changed
    * since the last one is a few comparisons; the rest was checked when it was bound.
    * @throws DisposedError when memory, the stream or the backend is gone; ArgumentError when what it writes was frozen;
-   * CaptureError; DeviceError
+   * CaptureError; LaunchRefusedError, ContextLostError, DeviceError
    */
   launch(on: CudaQueue = this.#streams.main): void {
     const { context } = this.#streams;
@@ -107,6 +109,6 @@ export class CudaLaunch<P extends Params = Params> implements Launch<P> {
 
   #retry(refused: number): void {
     const launch = (api: DriverApi) => api.cuLaunchKernelEx(this.#config, this.#fn, this.#params, 0);
-    this.#streams.context.retry(refused, `launching ${this.kernel.name}`, launch, this.kernel);
+    this.#streams.context.retry(refused, `launching ${this.kernel.name}`, launch, this.#work.kernels[0]);
   }
 }

@@ -7,7 +7,7 @@
 import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { basename, delimiter, dirname, isAbsolute, join, resolve } from "node:path";
 import koffi, { type LibraryHandle } from "koffi";
-import { NotFoundError } from "../../dsl/errors.ts";
+import { NoCompilerError, NoDriverError, NotFoundError } from "../../dsl/errors.ts";
 import { homeFolder } from "../cache-folder.ts";
 
 /** An opened shared library. */
@@ -25,6 +25,7 @@ interface Search {
   readonly variable: string;
   readonly candidates: () => Iterable<string>;
   readonly remedy: string;
+  readonly failure: typeof NotFoundError;
 }
 
 const driverName = "libcuda.so.1";
@@ -33,7 +34,7 @@ const cublasLtNames = ["libcublasLt.so.13", "libcublasLt.so.12"] as const;
 
 /**
  * Opens the driver library, libcuda.so.1. `TEGULA_LIBCUDA` may hold its path.
- * @throws NotFoundError with every path tried
+ * @throws NoDriverError with every path tried
  */
 export function openDriverLibrary(): Library {
   return find({
@@ -43,6 +44,7 @@ export function openDriverLibrary(): Library {
     remedy:
       "Install NVIDIA's driver (in a container: start it with the NVIDIA container toolkit), or set TEGULA_LIBCUDA. " +
       "Without a GPU, the WGSL backend runs the same kernels.",
+    failure: NoDriverError,
   });
 }
 
@@ -51,11 +53,12 @@ const nvrtc: Search = {
   variable: "TEGULA_LIBNVRTC",
   candidates: () => candidatesNamed(nvrtcNames),
   remedy: "Install CUDA 12 or 13, or `pip install nvidia-cuda-nvrtc`, or set TEGULA_LIBNVRTC to libnvrtc.so.",
+  failure: NoCompilerError,
 };
 
 /**
  * Opens NVRTC, CUDA's compiler as a library. `TEGULA_LIBNVRTC` may hold its path.
- * @throws NotFoundError with every path tried
+ * @throws NoCompilerError with every path tried
  */
 export function openNvrtcLibrary(): Library {
   return find(nvrtc);
@@ -71,6 +74,7 @@ export function openCublasLtLibrary(): Library {
     variable: "TEGULA_LIBCUBLASLT",
     candidates: () => candidatesNamed(cublasLtNames),
     remedy: "Install CUDA 12 or 13, or `pip install nvidia-cublas`, or set TEGULA_LIBCUBLASLT to libcublasLt.so.",
+    failure: NotFoundError,
   });
 }
 
@@ -113,9 +117,9 @@ function find(search: Search): Library {
       tried.push(`${path}: ${error instanceof Error ? error.message : String(error)}`);
     }
   }
-  const { what, variable, remedy } = search;
+  const { what, variable, remedy, failure: Failure } = search;
   const how = process.env[variable] ? ` at ${variable}` : "";
-  throw new NotFoundError([`${what} was not found${how}. Tried:`, ...tried].join("\n    "), { hint: remedy });
+  throw new Failure([`${what} was not found${how}. Tried:`, ...tried].join("\n    "), { hint: remedy });
 }
 
 function candidatesOf({ variable, candidates }: Search): Iterable<string> {

@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { NotFoundError } from "../../dsl/errors.ts";
+import { NoCompilerError } from "../../dsl/errors.ts";
 import type { CompilerOutput, CudaCompiler } from "./compile.ts";
 import { executablesOnPath, identify, toolkitFolders } from "./libraries.ts";
 
@@ -22,7 +22,7 @@ const found = new Map<string, CudaCompiler>();
 
 /**
  * Finds nvcc: `TEGULA_NVCC`, or PATH, `CUDA_HOME`, `CUDA_PATH`, /usr/local/cuda*.
- * @throws NotFoundError with every path tried
+ * @throws NoCompilerError with every path tried
  */
 export function openNvcc(): CudaCompiler {
   const tried: string[] = [];
@@ -40,7 +40,7 @@ export function openNvcc(): CudaCompiler {
     tried.push(`${path}: ${error?.message ?? "doesn't say which release it is"}`);
   }
   const where = process.env["TEGULA_NVCC"] ? " at TEGULA_NVCC" : ", nor is it on the PATH";
-  throw new NotFoundError([`nvcc was not found${where}. Tried:`, ...tried].join("\n    "), {
+  throw new NoCompilerError([`nvcc was not found${where}. Tried:`, ...tried].join("\n    "), {
     hint: "Install the CUDA toolkit, 12.0 or later (12.8 for sm_100a and sm_120a), or set TEGULA_NVCC.",
   });
 }

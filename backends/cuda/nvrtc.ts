@@ -39,7 +39,7 @@ const found = new Map<string, CudaCompiler>();
 
 /**
  * Finds and loads NVRTC 12 or 13.
- * @throws NotFoundError with every path tried; UnsupportedError for a library that isn't NVRTC
+ * @throws NoCompilerError with every path tried; UnsupportedError for a library that isn't NVRTC
  */
 export function openNvrtc(): CudaCompiler {
   const library = openNvrtcLibrary();

@@ -5,16 +5,18 @@
  * one would have to be detached before it is freed, which Node before 22 can't do, and whatever view of it was left would be
  * a pointer to nothing. This way the memory stays valid as long as anything in JavaScript sees it.
  */
+import { freemem } from "node:os";
 import { markAsUntransferable } from "node:worker_threads";
 import koffi from "koffi";
 import type { DType, DTypeName } from "../../dsl/dtype.ts";
-import { ArgumentError, DeviceError, DisposedError } from "../../dsl/errors.ts";
+import { ArgumentError, DisposedError, OutOfMemoryError } from "../../dsl/errors.ts";
 import { HostTensor } from "../../dsl/host.ts";
 import { byteLengthOf } from "../tensor.ts";
 import { notDetached } from "./checks.ts";
 import { formatBytes } from "./context.ts";
 import type { HostAddress } from "./driver.ts";
 import { Lifetime } from "./lifetime.ts";
+import { outOfMemory } from "./results.ts";
 import type { Streams } from "./streams.ts";
 
 const pageBytes = 4096;
@@ -24,13 +26,17 @@ export class PinnedTensor<N extends DTypeName = DTypeName> extends HostTensor<N>
   readonly #streams: Streams;
   readonly #lifetime: Lifetime;
 
-  /** For the CUDA backend only. `end` is called when the pages are unlocked. @throws ShapeError, DeviceError */
+  /** For the CUDA backend only. `end` is called when the pages are unlocked. @throws ShapeError, OutOfMemoryError, DeviceError */
   constructor(streams: Streams, dtype: DType<N>, shape: readonly number[], end: (tensor: PinnedTensor) => void) {
     const { context } = streams;
     const size = byteLengthOf(dtype, shape);
     const pages = lockable(size);
     const [address, lockedBytes] = [koffi.address(pages) as HostAddress, pages.byteLength];
-    context.call(`page-locking ${formatBytes(lockedBytes)}`, (api) => api.cuMemHostRegister(address, lockedBytes, 0));
+    context.call(`page-locking ${formatBytes(lockedBytes)}`, (api) => {
+      const result = api.cuMemHostRegister(address, lockedBytes, 0);
+      if (result === outOfMemory) throw noRoom(lockedBytes);
+      return result;
+    });
     super(dtype, shape, pages.subarray(0, size));
     this.#streams = streams;
     this.#lifetime = new Lifetime(() =>
@@ -59,7 +65,7 @@ export class PinnedTensor<N extends DTypeName = DTypeName> extends HostTensor<N>
   }
 }
 
-/** Whole pages: what shares a page with them would be locked, too, and could not be locked again. @throws DeviceError */
+/** Whole pages: what shares a page with them would be locked, too, and could not be locked again. @throws OutOfMemoryError */
 function lockable(size: number): Uint8Array<ArrayBuffer> {
   const whole = Math.max(Math.ceil(size / pageBytes), 1) * pageBytes;
   try {
@@ -68,7 +74,15 @@ function lockable(size: number): Uint8Array<ArrayBuffer> {
     const beyond = Number(koffi.address(memory) % BigInt(pageBytes));
     return new Uint8Array(memory, beyond === 0 ? 0 : pageBytes - beyond, whole);
   } catch (error) {
-    if (error instanceof RangeError) throw new DeviceError(`No room for ${formatBytes(size)} of host memory`);
-    throw error;
+    throw error instanceof RangeError ? noRoom(size) : error;
   }
+}
+
+function noRoom(size: number): OutOfMemoryError {
+  return new OutOfMemoryError(
+    `No room for ${formatBytes(size)} of locked host memory: ${formatBytes(freemem())} are free`,
+    {
+      hint: "Pin less, or dispose what is no longer copied; `ulimit -l` may set a limit.",
+    },
+  );
 }

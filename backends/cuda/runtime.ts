@@ -33,7 +33,7 @@ export interface CudaOptions {
 
 /**
  * Opens a GPU.
- * @throws NotFoundError without driver or GPU, UnsupportedError when there are only GPUs before SM90, DeviceError
+ * @throws NoDriverError, NoDeviceError, DriverTooOldError, UnsupportedError when there are only GPUs before SM90, DeviceError
  */
 export async function openCuda(options: CudaOptions = {}): Promise<CudaBackend> {
   const driver = openDriver();
@@ -59,7 +59,7 @@ export function whyNoCuda(): string | undefined {
 
 const oldestMajor = 9;
 
-/** @throws NotFoundError, UnsupportedError */
+/** @throws NoDeviceError, UnsupportedError */
 function chooseDevice(driver: CudaDriver, ordinal: number | undefined): DeviceInfo {
   const candidates =
     ordinal === undefined
@@ -138,6 +138,7 @@ export class CudaBackend implements Backend {
   async compile<P extends Params>(kernel: Kernel<P>): Promise<CudaExecutable<P>> {
     const streams = this.#streams;
     streams.assertLive();
+    this.#context.assertUsable(`compiling ${kernel.name}`);
     const known = this.#executables.get(kernel) as CudaExecutable<P> | undefined;
     if (known) return known;
     refuseInCapture(`compiling ${kernel.name}`);

@@ -83,6 +83,8 @@ const dataTypes = { f32: 0, bf16: 14, e4m3: 28 } as const;
 const compute32F = 68;
 const transposeA = 3; // CUBLASLT_MATMUL_DESC_TRANSA
 const scalePointers = { a: 17, b: 18 } as const;
+const fastAccum = 25; // CUBLASLT_MATMUL_DESC_FAST_ACCUM
+const notSupported = 15; // CUBLAS_STATUS_NOT_SUPPORTED
 const maxWorkspaceBytes = 1; // CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES
 /** cublasLtMatmulHeuristicResult_t: the algorithm (64 bytes), workspaceSize, state, wavesCount, reserved. */
 const resultBytes = 96;
@@ -124,6 +126,8 @@ export interface MatmulProblem {
   readonly K: number;
   readonly dtype: InName;
   readonly out: OutName;
+  /** Of e4m3: adds with fewer bits. */
+  readonly fastAccumulation: boolean;
   /** Device addresses of one f32 each; of e4m3 only. */
   readonly scales?: { readonly w: bigint; readonly x: bigint };
 }
@@ -145,7 +149,11 @@ export class Matmul implements Disposable {
   readonly #layouts: { readonly w: bigint; readonly x: bigint; readonly y: bigint };
 
   /** @throws UnsupportedError when cuBLASLt has nothing for it; DeviceError */
-  constructor(api: ReturnType<typeof declare>, handle: bigint, { M, N, K, dtype, out, scales }: MatmulProblem) {
+  constructor(
+    api: ReturnType<typeof declare>,
+    handle: bigint,
+    { M, N, K, dtype, out, fastAccumulation, scales }: MatmulProblem,
+  ) {
     this.#api = api;
     this.#handle = handle;
     this.#desc = receive("describing a product", (desc) => api.createDesc(desc, compute32F, dataTypes.f32));
@@ -161,6 +169,7 @@ export class Matmul implements Disposable {
       check("scaling", api.setDesc(this.#desc, scalePointers.a, new BigUint64Array([scales.w]), 8));
       check("scaling", api.setDesc(this.#desc, scalePointers.b, new BigUint64Array([scales.x]), 8));
     }
+    if (fastAccumulation) check("asking for fewer bits", api.setDesc(this.#desc, fastAccum, new Int8Array([1]), 1));
     this.algorithms = this.#recommended(8);
     if (this.algorithms.length === 0) {
       this[Symbol.dispose]();
@@ -194,7 +203,8 @@ export class Matmul implements Disposable {
     try {
       const room = new BigUint64Array([BigInt(workspaceBytes)]);
       check("asking for algorithms", api.setPreference(preference, maxWorkspaceBytes, room, 8));
-      api.heuristics(this.#handle, this.#desc, w, x, y, y, preference, most, results, count);
+      const status = api.heuristics(this.#handle, this.#desc, w, x, y, y, preference, most, results, count);
+      if (status !== notSupported) check("asking for algorithms", status);
     } finally {
       api.destroyPreference(preference);
     }

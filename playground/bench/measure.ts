@@ -1,10 +1,10 @@
 /**
  * Measuring: ours and cuBLASLt in CUDA graphs of 100 launches or more, each with the next copy of the weights; so many copies
  * that none is left in L2 when its turn comes again ("cold"), or always the same ("hot"). All graphs of a cell are replayed
- * in turns. Results are checked before and after: the data is exact in every order of summation, so a sample is compared
- * with TypeScript, all of it with cuBLASLt, bit for bit.
+ * in turns, each timed replay behind an untimed one. Every graph's result is checked before and after, over poisoned memory:
+ * the data is exact in every order of summation, so samples are compared with TypeScript, all of it with cuBLASLt, bit for bit.
  */
-import { bf16, type DTypeName, e4m3, f32, HostTensor, type Kernel, UnsupportedError } from "../../dsl/index.ts";
+import { bf16, e4m3, f32, HostTensor, UnsupportedError } from "../../dsl/index.ts";
 import {
   type CudaBackend,
   type CudaGraph,
@@ -49,7 +49,7 @@ export interface Cell extends Case {
   /** The first that its heuristic recommends; undefined where cuBLASLt serves no such product. */
   readonly cublas: Quantiles | undefined;
   readonly cublasHot: Quantiles | undefined;
-  /** The fastest of the first 8. */
+  /** The fastest of the first 8; of e4m3 also of 8 that add with less precision. */
   readonly cublasBest: Quantiles | undefined;
   /** All that were tried, by a few replays each. */
   readonly trials: Readonly<Record<string, number>>;
@@ -57,24 +57,25 @@ export interface Cell extends Case {
   readonly noise: number;
   /** Weights, tokens and results, each once. */
   readonly bytes: number;
+  /** Of each graph, and how many launches are in one. */
+  readonly replays: number;
+  readonly launches: number;
 }
 
-/** The device twice, with and without PDL, and the opponent. */
+/** The device, and the opponent. */
 export class Bench implements AsyncDisposable {
   readonly cuda: CudaBackend;
   readonly lt: CublasLt;
   readonly replays: number;
   readonly workspace: DeviceTensor<"f32">;
   readonly one: FrozenTensor<"f32">;
-  readonly #plain: CudaBackend;
 
   static async open(replays: number): Promise<Bench> {
-    return new Bench(await openCuda(), await openCuda({ pdl: false }), replays);
+    return new Bench(await openCuda(), replays);
   }
 
-  private constructor(cuda: CudaBackend, plain: CudaBackend, replays: number) {
+  private constructor(cuda: CudaBackend, replays: number) {
     this.cuda = cuda;
-    this.#plain = plain;
     this.replays = replays;
     this.workspace = deviceTensor(cuda, f32, [workspaceBytes / 4]);
     this.one = frozenTensor(cuda, HostTensor.from(f32, [1], [1]));
@@ -82,55 +83,63 @@ export class Bench implements AsyncDisposable {
   }
 
   async limits(): Promise<Limits> {
-    const { cuda } = this;
-    using x = deviceTensor(cuda, dtypes.f32, [streamBytes / 4]);
-    const words = new DeviceTensor(x.storage, streamRead.params.x.dtype, [streamBytes / 4]).freeze();
+    const { cuda, replays } = this;
+    using x = deviceTensor(cuda, streamRead.params.x.dtype, [streamBytes / 4]);
     using y = deviceTensor(cuda, streamRead.params.y.dtype, [1]);
-    const read = (await cuda.compile(streamRead)).bind({ x: words, y });
-    const emptyTimes = [];
-    for (const device of [cuda, this.#plain]) {
-      using z = deviceTensor(device, f32, [1]);
-      const nothing = (await device.compile(empty)).bind({ y: z });
-      using graph = device.capture((on) => {
-        for (let i = 0; i < leastLaunches; i++) nothing.launch(on);
-      });
-      const [times] = await interleaved([{ launches: leastLaunches, timeUs: (n) => graph.timeUs(n) }], this.replays);
-      emptyTimes.push(times?.median ?? NaN);
-    }
-    const [emptyUs = NaN, emptyWithoutPdlUs = NaN] = emptyTimes;
-    const [stream] = await interleaved([{ launches: 1, timeUs: (n) => read.timeUs(n) }], 20);
-    return { streamBytesPerUs: streamReadBytes / (stream?.median ?? NaN), emptyUs, emptyWithoutPdlUs };
+    using z = deviceTensor(cuda, f32, [1]);
+    const read = (await cuda.compile(streamRead)).bind({ x: x.freeze(), y });
+    const nothing = await cuda.compile(empty);
+    const [chained, alone] = [nothing.bind({ y: z }), nothing.bind({ y: z }, { pdl: false })];
+    using graphs = new Graphs(cuda, leastLaunches);
+    const [stream] = await interleaved(
+      [
+        new Series(
+          cuda.capture((on) => read.launch(on)),
+          1,
+        ),
+      ],
+      20,
+    );
+    const [inChain, apart] = await interleaved(
+      [graphs.capture((on) => chained.launch(on), 1), graphs.capture((on) => alone.launch(on), 1)],
+      replays,
+    );
+    return {
+      streamBytesPerUs: streamReadBytes / (stream?.median ?? NaN),
+      emptyUs: inChain?.median ?? NaN,
+      emptyWithoutPdlUs: apart?.median ?? NaN,
+    };
   }
 
-  /** Copies of the weights, enough to be cold; dispose them before the next. */
+  /** Copies of the weights, enough to be cold; dispose them before the next. @throws DeviceError when there is no room */
   async weights(shape: Case): Promise<Weights> {
     const { N, K, dtype } = shape;
     const copyBytes = N * K * dtypes[dtype].bytes;
-    const copies = Math.max(1, Math.ceil(coldBytes / copyBytes));
+    const copies = Math.ceil(coldBytes / copyBytes);
     const storage = this.cuda.allocate(copies * copyBytes);
     await fill(this.cuda, dtype, storage, seeds.w);
     const slab = new DeviceTensor<InName>(storage, dtypes[dtype], [copies * N, K]).freeze();
-    return new Weights(this, this.#plain, shape, slab, copies);
+    return new Weights(this, shape, slab, copies);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.lt[Symbol.dispose]();
-    await this.#plain.dispose();
     await this.cuda.dispose();
   }
 }
 
+/** One launch with one of the copies. */
+type Chain = (on: CudaQueue, copy: number) => void;
+
 /** One shape's weights on the device, and what is measured with them. */
 export class Weights implements Disposable {
   readonly #bench: Bench;
-  readonly #plain: CudaBackend;
   readonly #shape: Case;
   readonly #slab: FrozenTensor<InName>;
   readonly #copies: number;
 
-  constructor(bench: Bench, plain: CudaBackend, shape: Case, slab: FrozenTensor<InName>, copies: number) {
+  constructor(bench: Bench, shape: Case, slab: FrozenTensor<InName>, copies: number) {
     this.#bench = bench;
-    this.#plain = plain;
     this.#shape = shape;
     this.#slab = slab;
     this.#copies = copies;
@@ -142,121 +151,122 @@ export class Weights implements Disposable {
 
   /** @throws Error when a result is wrong: then there is no time */
   async measure(M: number, tried: readonly Candidate[] = candidates(this.#shape, M)): Promise<Cell> {
-    const { cuda, replays } = this.#bench;
+    const { cuda } = this.#bench;
     const { N, K, dtype, out } = this.#shape;
+    const copies = this.#copies;
     using x = deviceTensor<InName>(cuda, dtypes[dtype], [M, K]);
     await fill(cuda, dtype, x.storage, seeds.x);
     using y = deviceTensor<OutName>(cuda, dtypes[out], [M, N]);
-    using yCublas = deviceTensor<OutName>(cuda, dtypes[out], [M, N]);
-    using graphs = new Graphs(Math.max(leastLaunches, this.#copies));
+    // Whole rotations: each replay begins with the copy that was used longest ago, and ends with the last.
+    using graphs = new Graphs(cuda, copies * Math.ceil(leastLaunches / copies));
 
-    using matmul = this.#matmul(M);
-    const theirs = matmul?.algorithms.map((algorithm) => this.#cublas(matmul, algorithm, x, yCublas)) ?? [];
-    const best = least(await mediansOf(theirs.map((chain) => graphs.capture(cuda, chain, this.#copies))));
+    using plain = this.#matmul(M, false);
+    using fast = dtype === "e4m3" ? this.#matmul(M, true) : undefined;
+    const chains = [plain, fast].flatMap((matmul) => (matmul ? this.#cublas(matmul, x, y) : []));
+    const theirs = chains.map((chain) => graphs.capture(chain, copies));
+    const [first] = theirs;
+    const expected = first && (await this.#checked("cuBLASLt", first, M, y, undefined));
+    const best = theirs[least(await mediansOf(theirs))];
 
-    const ours: { readonly name: string; readonly chain: Chain; readonly kernel: Kernel }[] = [];
-    for (const { name, kernel } of tried) {
-      const chain = await this.#chain(cuda, kernel, this.#slab, x, y);
-      chain(cuda.stream, this.#copies - 1);
-      theirs[0]?.(cuda.stream, this.#copies - 1);
-      await this.#check(name, M, y, matmul && yCublas);
-      ours.push({ name, chain, kernel });
+    const ours = [];
+    for (const candidate of tried) {
+      const launches = await this.#launches(candidate, x, y, true);
+      const graph = graphs.capture((on, copy) => launches[copy]?.launch(on), copies);
+      await this.#checked(candidate.name, graph, M, y, expected);
+      ours.push({ candidate, launches, graph });
     }
-    const medians = await mediansOf(ours.map(({ chain }) => graphs.capture(cuda, chain, this.#copies)));
+    const medians = await mediansOf(ours.map(({ graph }) => graph));
     const chosen = ours[least(medians)];
     if (!chosen) throw new Error(`no kernel serves ${M} x ${N} x ${K}`);
-    const { name, chain, kernel } = chosen;
+    const apart = await this.#launches(chosen.candidate, x, y, false);
+    const again = graphs.capture((on, copy) => chosen.launches[copy]?.launch(on), copies);
+    const hot = graphs.capture((on) => chosen.launches[copies - 1]?.launch(on), 1);
+    const withoutPdl = graphs.capture((on, copy) => apart[copy]?.launch(on), copies);
+    const [firstChain] = chains;
+    const cublasHot = firstChain && graphs.capture((on) => firstChain(on, copies - 1), 1);
 
-    const adopt = <T extends DTypeName>(tensor: DeviceTensor<T>): DeviceTensor<T> =>
-      this.#plain.adoptTensor({ pointer: cuda.pointerOf(tensor), dtype: tensor.dtype, shape: tensor.shape });
-    using slabThere = adopt(this.#slab);
-    using xThere = adopt(x);
-    using yThere = adopt(y);
-    const without = await this.#chain(this.#plain, kernel, slabThere.freeze(), xThere, yThere);
-
-    const [ours1, ours2, oursHot, oursWithoutPdl, first, firstHot, bestOf] = await interleaved(
-      [
-        graphs.capture(cuda, chain, this.#copies),
-        graphs.capture(cuda, chain, this.#copies),
-        graphs.capture(cuda, chain, 1),
-        graphs.capture(this.#plain, without, this.#copies),
-        ...[theirs[0]].flatMap((one) =>
-          one ? [graphs.capture(cuda, one, this.#copies), graphs.capture(cuda, one, 1)] : [],
-        ),
-        ...[theirs[best]].flatMap((one) => (one ? [graphs.capture(cuda, one, this.#copies)] : [])),
-      ],
-      Math.max(leastReplays, Math.ceil((replays * leastLaunches) / graphs.launches)),
-    );
-    if (!ours1 || !ours2 || !oursHot || !oursWithoutPdl) throw new Error("a series is missing");
-    chain(cuda.stream, this.#copies - 1);
-    theirs[best]?.(cuda.stream, this.#copies - 1);
-    await this.#check(name, M, y, matmul && yCublas);
+    const replays = Math.max(leastReplays, Math.ceil((this.#bench.replays * leastLaunches) / graphs.launches));
+    const all = [chosen.graph, again, hot, withoutPdl, first, cublasHot, best];
+    const taken = [...new Set(all.filter((graph) => graph !== undefined))];
+    const times = await interleaved(taken, replays);
+    const timesOf = (graph: Series | undefined): Quantiles | undefined => graph && times[taken.indexOf(graph)];
+    for (const graph of taken) await this.#checked(chosen.candidate.name, graph, M, y, expected);
+    const [oursTimes, againTimes, oursHot, oursWithoutPdl] = [chosen.graph, again, hot, withoutPdl].map(timesOf);
+    if (!oursTimes || !againTimes || !oursHot || !oursWithoutPdl) throw new Error("a series is missing");
     return {
       ...this.#shape,
-      ...{ M, kernel: name, ours: ours1, oursHot, oursWithoutPdl },
-      ...{ cublas: first, cublasHot: firstHot, cublasBest: bestOf },
-      trials: Object.fromEntries(ours.map(({ name }, i) => [name, medians[i] ?? NaN])),
-      noise: Math.abs(ours1.median / ours2.median - 1),
+      M,
+      kernel: chosen.candidate.name,
+      ours: oursTimes,
+      oursHot,
+      oursWithoutPdl,
+      cublas: timesOf(first),
+      cublasHot: timesOf(cublasHot),
+      cublasBest: timesOf(best),
+      trials: Object.fromEntries(ours.map(({ candidate }, i) => [candidate.name, medians[i] ?? NaN])),
+      noise: Math.abs(oursTimes.median / againTimes.median - 1),
       bytes: (N * K + M * K) * dtypes[dtype].bytes + M * N * dtypes[out].bytes,
+      replays,
+      launches: graphs.launches,
     };
   }
 
-  /** Launches of one of our kernels, with any copy of the weights. */
-  async #chain(
-    device: CudaBackend,
-    kernel: Kernel,
-    slab: FrozenTensor<InName>,
-    x: DeviceTensor<InName>,
-    y: DeviceTensor<OutName>,
-  ): Promise<Chain> {
+  /** One of our kernels, bound to each copy of the weights. */
+  async #launches({ kernel }: Candidate, x: DeviceTensor<InName>, y: DeviceTensor<OutName>, pdl: boolean) {
     const { N, K, dtype } = this.#shape;
-    const executable = await device.compile(kernel);
-    const scale = device === this.#bench.cuda ? this.#bench.one : frozenTensor(device, HostTensor.from(f32, [1], [1]));
-    const scales = dtype === "e4m3" ? { wScale: scale, xScale: scale } : {};
-    const launches = Array.from({ length: this.#copies }, (_, copy) =>
-      executable.bind({ w: slab.view([N, K], copy * N * K), x, y, ...scales } as never),
+    const { cuda, one } = this.#bench;
+    const executable = await cuda.compile(kernel);
+    const scales = dtype === "e4m3" ? { wScale: one, xScale: one } : {};
+    return Array.from({ length: this.#copies }, (_, copy) =>
+      executable.bind({ w: this.#slab.view([N, K], copy * N * K), x, y, ...scales } as never, { pdl }),
     );
-    return (on, copy) => launches[copy]?.launch(on);
   }
 
-  #matmul(M: number): Matmul | undefined {
+  #matmul(M: number, fastAccumulation: boolean): Matmul | undefined {
     const { cuda, lt, one } = this.#bench;
     const { N, K, dtype, out } = this.#shape;
     const scale = cuda.pointerOf(one);
     const scales = dtype === "e4m3" ? { scales: { w: scale, x: scale } } : {};
     try {
-      return lt.matmul({ M, N, K, dtype, out, ...scales });
+      return lt.matmul({ M, N, K, dtype, out, fastAccumulation, ...scales });
     } catch (error) {
       if (error instanceof UnsupportedError) return undefined;
       throw error;
     }
   }
 
-  #cublas(
-    matmul: Matmul,
-    algorithm: Uint8Array<ArrayBuffer>,
-    x: DeviceTensor<InName>,
-    y: DeviceTensor<OutName>,
-  ): Chain {
-    const { cuda, workspace } = this.#bench;
+  /** A chain of each algorithm. */
+  #cublas(matmul: Matmul, x: DeviceTensor<InName>, y: DeviceTensor<OutName>): readonly Chain[] {
+    const { cuda, workspace, one } = this.#bench;
     const { N, K } = this.#shape;
-    const uses = { reads: [this.#slab, x], writes: [y, workspace] };
+    const uses = { reads: [this.#slab, x, one], writes: [y, workspace] };
     const pointers = { x: cuda.pointerOf(x), y: cuda.pointerOf(y), workspace: cuda.pointerOf(workspace) };
     const weights = Array.from({ length: this.#copies }, (_, copy) =>
       cuda.pointerOf(this.#slab.view([N, K], copy * N * K)),
     );
-    return (on, copy) =>
-      on.foreign("multiplying by cuBLASLt", uses, (stream) =>
-        matmul.enqueue(stream, algorithm, { ...pointers, w: weights[copy] ?? 0n }),
-      );
+    return matmul.algorithms.map(
+      (algorithm): Chain =>
+        (on, copy) =>
+          on.foreign("multiplying by cuBLASLt", uses, (stream) =>
+            matmul.enqueue(stream, algorithm, { ...pointers, w: weights[copy] ?? 0n }),
+          ),
+    );
   }
 
-  /** Of the last copy of the weights. @throws Error with the first element that is wrong */
-  async #check(name: string, M: number, y: DeviceTensor<OutName>, theirs: DeviceTensor<OutName> | undefined) {
+  /** What a graph leaves of the last copy. @throws Error with the first element that is wrong */
+  async #checked(
+    name: string,
+    graph: Series,
+    M: number,
+    y: DeviceTensor<OutName>,
+    expected: HostTensor | undefined,
+  ): Promise<HostTensor> {
     const { N, K, dtype, out } = this.#shape;
     const fail = (what: string): never => {
       throw new Error(`${name} of ${M} x ${N} x ${K} in ${dtype} to ${out} is wrong: ${what}`);
     };
+    y.write(HostTensor.filled(dtypes[out], [M, N], 0xff));
+    graph.launch();
     const result = await y.read();
     const values = result.values();
     for (let i = 0; i < samples; i++) {
@@ -267,32 +277,53 @@ export class Weights implements Disposable {
       const rounded = HostTensor.from<OutName>(dtypes[out], [1], [exact]).values()[0];
       if (values[at] !== rounded) fail(`[${m}, ${n}] is ${values[at]}, not ${rounded}`);
     }
-    const [ours, other] = [result.bytes, (await theirs?.read())?.bytes];
-    const differs = other && ours.findIndex((byte, i) => byte !== other[i]);
-    if (differs !== undefined && differs >= 0) fail(`cuBLASLt has other bits from byte ${differs} on`);
+    const differs = expected ? result.bytes.findIndex((byte, i) => byte !== expected.bytes[i]) : -1;
+    if (differs >= 0) fail(`cuBLASLt has other bits from byte ${differs} on`);
+    return result;
   }
 }
 
-/** One launch with one of the copies. */
-type Chain = (on: CudaQueue, copy: number) => void;
+/** A graph that is measured. */
+class Series implements Repeatable {
+  readonly launches: number;
+  readonly #graph: CudaGraph;
+
+  constructor(graph: CudaGraph, launches: number) {
+    this.#graph = graph;
+    this.launches = launches;
+  }
+
+  launch(): void {
+    this.#graph.launch();
+  }
+
+  /** Behind another replay: the time until a graph begins is not its own. */
+  timeUs(replays: number): Promise<number> {
+    this.#graph.launch();
+    return this.#graph.timeUs(replays);
+  }
+}
 
 /** Graphs of one cell. */
 class Graphs implements Disposable {
   readonly launches: number;
+  readonly #cuda: CudaBackend;
   readonly #graphs: CudaGraph[] = [];
 
-  constructor(launches: number) {
+  constructor(cuda: CudaBackend, launches: number) {
+    this.#cuda = cuda;
     this.launches = launches;
   }
 
   /** A chain that goes through so many copies in turns. */
-  capture(device: CudaBackend, chain: Chain, copies: number): Repeatable {
-    if (copies > this.launches) throw new Error("A graph must go through all copies");
-    const graph = device.capture((on) => {
+  capture(chain: Chain, copies: number): Series {
+    if (this.launches % copies !== 0)
+      throw new Error("A graph goes through all copies, and then from the first on again");
+    const graph = this.#cuda.capture((on) => {
       for (let i = 0; i < this.launches; i++) chain(on, i % copies);
     });
     this.#graphs.push(graph);
-    return { launches: this.launches, timeUs: (replays) => graph.timeUs(replays) };
+    return new Series(graph, this.launches);
   }
 
   [Symbol.dispose](): void {

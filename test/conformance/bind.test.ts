@@ -91,8 +91,12 @@ describe("refused", () => {
   const cases: readonly (readonly [what: string, change: () => Given, message: string])[] = [
     ["unknown name", () => ({ z: 1 }), "bound: there is no parameter z"],
     ["unknown name that objects inherit", () => ({ toString: 1 }), "bound: there is no parameter toString"],
-    ["missing tensor", () => ({ x: undefined }), "bound: x must be a tensor on the device"],
-    ["host tensor", () => ({ x: HostTensor.filled(f32, [2, 24], 0) }), "bound: x must be a tensor on the device"],
+    ["missing tensor", () => ({ x: undefined }), "bound: x is missing"],
+    [
+      "host tensor",
+      () => ({ x: HostTensor.filled(f32, [2, 24], 0) }),
+      "bound: x must be a tensor on the device, not a HostTensor",
+    ],
     ["wrong dtype", () => ({ x: deviceTensor(backend, i32, [2, 24]) }), "bound: x must be f32, got i32[2, 24]"],
     ["wrong rank", () => ({ x: tensor([48]) }), "bound: x must have shape [M, K], got f32[48]"],
     [
@@ -124,7 +128,7 @@ describe("refused", () => {
       () => ({ y: tensor([2]).freeze() }),
       "bound: y is output, but the tensor given is frozen: nothing writes it any more",
     ],
-    ["a number for a tensor", () => ({ y: 5 }), "bound: y must be a tensor on the device"],
+    ["a number for a tensor", () => ({ y: 5 }), "bound: y must be a tensor on the device, not 5"],
     ["a tensor for a number", () => ({ i: tensor([1]) }), "bound: i must be a number, got f32[1]"],
     ["no number", () => ({ alpha: undefined }), "bound: alpha must be a number, got undefined"],
     ["NaN", () => ({ alpha: NaN }), "bound: alpha is NaN"],
@@ -172,6 +176,10 @@ describe("device tensors", () => {
   test("refuse shapes that are none, and pieces that their storage has no room for", () => {
     expect(() => deviceTensor(backend, f32, [2, -1])).toThrow(ShapeError);
     expect(() => deviceTensor(backend, f32, [0.5])).toThrow(ShapeError);
+    expect(() => deviceTensor(backend, f32, 4 as never)).toThrow("an array of whole numbers, not 4");
+    expect(() => deviceTensor(backend, [1, 2] as never)).toThrow(
+      "from a HostTensor, or a dtype and a shape, not from an",
+    );
     const storage = backend.allocate(64);
     expect(() => new DeviceTensor(storage, f32, [17])).toThrow("f32[17] at byte 0 needs 68 bytes, the storage has 64");
     expect(() => new DeviceTensor(storage, f32, [16], 4)).toThrow(ShapeError);
@@ -184,6 +192,15 @@ describe("device tensors", () => {
     const tensor = deviceTensor(backend, data);
     expect([...(await tensor.read()).values()]).toEqual([1, 2, 3]);
     expect(() => tensor.write(HostTensor.from(bf16, [2], [1, 2]) as never)).toThrow("Can't copy bf16[2] into bf16[3]");
+    expect(() => tensor.write(new Float32Array(3) as never)).toThrow("copied from and to tensors, not a Float32Array");
+    const Resizable = ArrayBuffer as unknown as new (
+      bytes: number,
+      options: object,
+    ) => ArrayBuffer & { resize(n: number): void };
+    const shrinking = new Resizable(6, { maxByteLength: 6 });
+    const shrunk = new HostTensor(bf16, [3], new Uint8Array(shrinking));
+    shrinking.resize(4);
+    expect(() => tensor.write(shrunk)).toThrow("bf16[3] has only 4 bytes left: its memory was detached or shrunk");
     tensor.free();
     tensor.free();
     expect(() => tensor.write(data)).toThrow(DisposedError);

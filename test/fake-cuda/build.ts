@@ -18,8 +18,8 @@ export interface FakeCuda {
   readonly fail: (cudaFunction: string, result: number) => void;
   /** Another library of this thread makes its own context current. */
   readonly steal: () => void;
-  /** Another library of this thread allocates or waits, which no capture survives. */
-  readonly interfere: () => void;
+  /** Another library of this thread does what no capture survives; it ends with this CUresult, 901 unless another is said. */
+  readonly interfere: (result?: number) => void;
   /** Keeps no log and drops kernels, to see what calling costs. */
   readonly quiet: (quiet: boolean) => void;
   /** Calls since reset(), with details of launches. */
@@ -59,6 +59,7 @@ export function buildFakeCuda(): FakeCuda {
   const readLog = cuda.func("const char *fake_log()");
   const readOptions = nvrtc.func("const char *fake_options()");
   const foreignMemory = cuda.func("int64_t fake_foreign_memory(int size, int device)");
+  const interfere: (result: number) => void = cuda.func("void fake_interfere(int result)");
   const foreignStream = cuda.func("int64_t fake_foreign_stream(int device)");
   const reset: () => void = cuda.func("void fake_reset()");
   reset();
@@ -69,7 +70,7 @@ export function buildFakeCuda(): FakeCuda {
     noDevice: cuda.func("void fake_no_device()"),
     fail: cuda.func("void fake_fail(const char *name, int result)"),
     steal: cuda.func("void fake_steal()"),
-    interfere: cuda.func("void fake_interfere()"),
+    interfere: (result = 901) => interfere(result),
     quiet: cuda.func("void fake_quiet(bool quiet)"),
     log: () => lines(readLog()),
     calls: cuda.func("int64_t fake_calls()"),

@@ -92,15 +92,15 @@ static int before(const char *function) {
 #define BEGIN do { int early = before(__func__); if (early) return early; } while (0)
 #define IN_CONTEXT do { BEGIN; if ((uintptr_t)S.current >> 16 != 0xc0de) return INVALID_CONTEXT; if (S.sticky) return S.sticky; } while (0)
 /* Of a capture in thread-local mode: these end it, whichever stream it is on. */
-static int spoil(const char *function) {
+static int spoil(const char *function, int result) {
   int spoiled = 0;
-  for (Stream *s = S.all; s; s = s->next) if (s->graph) { s->invalid = spoiled = 1; }
+  for (Stream *s = S.all; s; s = s->next) if (s->graph) { s->invalid = result; spoiled = 1; }
   if (spoiled && function) violation(function);
   return spoiled;
 }
-/* Another library of this thread allocates or waits. */
-void fake_interfere(void) { spoil(NULL); }
-#define NOT_IN_CAPTURE do { if (spoil(__func__)) return CAPTURE_UNSUPPORTED; } while (0)
+/* Another library of this thread allocates or waits (901), or leaves work on a stream of its own (904). */
+void fake_interfere(int result) { spoil(NULL, result); }
+#define NOT_IN_CAPTURE do { if (spoil(__func__, CAPTURE_INVALIDATED)) return CAPTURE_UNSUPPORTED; } while (0)
 
 static Region *regionOf(Region *regions, int count, Pointer at, size_t size) {
   for (int i = 0; i < count; i++) {
@@ -203,13 +203,12 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
   *value = attribute == 75 ? S.major[device] : attribute == 76 ? S.minor[device] : attribute == 97 ? 232448 : -1;
   return OK;
 }
-int cuDevicePrimaryCtxRetain(void **context, int device) { BEGIN; S.retained++; *context = contextOf(device); return OK; }
+int cuDevicePrimaryCtxRetain(void **context, int device) { BEGIN; if (S.sticky) return S.sticky; S.retained++; *context = contextOf(device); return OK; }
 int cuDevicePrimaryCtxRelease_v2(int device) {
   note("%s", __func__);
   (void)device;
-  if (--S.retained > 0) return OK;
-  S.sticky = 0; /* as far as the real driver keeps its promises, a new context is a fresh start */
-  return OK;
+  S.retained--;
+  return OK; /* and a sticky error stays: no new context is a fresh start */
 }
 int cuCtxSetCurrent(void *context) { S.calls++; S.current = context; return OK; } /* not noted: it goes before nearly every call */
 
@@ -491,7 +490,7 @@ int cuStreamEndCapture(void *stream, void **graph) {
   if (!s || !s->graph) return INVALID_VALUE;
   Graph *g = s->graph;
   s->graph = NULL;
-  if (s->invalid) { *graph = NULL; return CAPTURE_INVALIDATED; }
+  if (s->invalid) { *graph = NULL; return s->invalid; }
   S.graphs++;
   *graph = g;
   return OK;

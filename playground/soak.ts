@@ -1,0 +1,63 @@
+/**
+ * Does much of everything that takes memory and gives it back, and shows what is left over: nothing, if all is well. Exit
+ * code 1 when memory grew by more than 16 MiB anywhere. soak/rounds.ts says what a round is. Needs a GPU.
+ *
+ *   npm run soak        # about six minutes
+ *   npm run soak -- --launches 1000000 --uploads 100000 --programs 10000 --backends 1000
+ */
+import { parseArgs } from "node:util";
+import { formatBytes } from "../backends/cuda/context.ts";
+import { type Memory, soak, type SoakResult } from "./soak/rounds.ts";
+
+const limitBytes = 16 * 2 ** 20;
+const kinds: readonly (keyof Memory)[] = ["heap", "resident", "device"];
+
+const { values: options } = parseArgs({
+  options: {
+    launches: { type: "string", default: "1000000" },
+    uploads: { type: "string", default: "100000" },
+    programs: { type: "string", default: "10000" },
+    backends: { type: "string", default: "1000" },
+  },
+});
+const plan = Object.fromEntries(Object.entries(options).map(([what, text]) => [what, wholeNumber(what, text)]));
+const results = await soak(plan, progress);
+console.log(table(results));
+const grown = results.flatMap(({ what, before, after }) =>
+  kinds.filter((kind) => after[kind] - before[kind] > limitBytes).map((kind) => `${kind} by ${what}`),
+);
+if (grown.length > 0) {
+  console.log(`Grew by more than ${formatBytes(limitBytes)}: ${grown.join(", ")}`);
+  process.exitCode = 1;
+}
+
+function wholeNumber(what: string, text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new Error(`--${what} is "${text}"; write a whole number, e.g. --${what} 1000`);
+}
+
+/** A bar, on a terminal only. */
+function progress(what: string, done: number, all: number): void {
+  if (!process.stderr.isTTY) return;
+  const filled = Math.round((30 * done) / all);
+  process.stderr.write(`\r\x1b[K${"#".repeat(filled)}${".".repeat(30 - filled)} ${done}/${all} ${what}`);
+  if (done === all) process.stderr.write("\r\x1b[K");
+}
+
+/** For people: of each kind of memory the start, the end and the growth. */
+function table(results: readonly SoakResult[]): string {
+  const mebibytes = (bytes: number): string => (bytes / 2 ** 20).toFixed(2);
+  const head = ["", "rounds", "s", ...kinds.flatMap((kind) => [`${kind} MiB`, "end", "growth"])];
+  const rows = results.map(({ what, rounds, seconds, before, after }) => [
+    what,
+    String(rounds),
+    seconds.toFixed(1),
+    ...kinds.flatMap((kind) => [before[kind], after[kind], after[kind] - before[kind]].map(mebibytes)),
+  ]);
+  const widths = head.map((_, column) => Math.max(...[head, ...rows].map((row) => (row[column] ?? "").length)));
+  const line = (row: readonly string[]): string =>
+    row
+      .map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0)))
+      .join("  ");
+  return [head, ...rows].map(line).join("\n");
+}

@@ -1,0 +1,186 @@
+/** Every way in which the CUDA backend is known to fail, and the tests that make it fail so on purpose. */
+import { readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+
+/** For each fault: files of tests, and in each the titles of those that produce it. "gpu" files are skipped without a GPU. */
+const table: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
+  // What is missing.
+  "no driver, wrong library, wrong soname": {
+    "cuda-faults": ["lists what it tried when there is no driver", "says what to do when cuInit answers %i"],
+    doctor: ["blames variables that lead nowhere"],
+  },
+  "no device": {
+    "cuda-driver": ["says what is there when all are too old, and when there is none"],
+    "cuda-faults": ["says that there is no such device", "says what to do when cuInit answers %i"],
+  },
+  "device too old": { "cuda-driver": ["says what is there when all are too old, and when there is none"] },
+  "driver too old: calls that it lacks": { "cuda-faults": ["lists what it tried when there is no driver"] },
+  "driver older than the compiler": {
+    "cuda-faults": ["explains a cubin of a compiler that is newer than the driver"],
+  },
+  "no compiler": { "cuda-compile": ["lists what it tried when there is no compiler"] },
+  "no CUDA at all: WGSL runs": { "cuda-faults": ["WGSL runs where neither driver nor compiler is"] },
+
+  // Code that can't be made or loaded.
+  "NVRTC's or nvcc's error, mapped to the TypeScript line": {
+    "cuda-faults": ["maps the compiler's complaint to TypeScript"],
+    "cuda-compile": ["traces a C++ error to the TypeScript line", "traces an error of the assembler"],
+    "cuda-gpu-faults": ["a compiler's error names the TypeScript line"],
+  },
+  "cubin of another architecture": {
+    "cuda-faults": ["explains a cubin of another architecture"],
+    "cuda-gpu-faults": ["launch refused: says which limit, and goes on"],
+  },
+  "names with NUL, names that inject code": {
+    "cuda-faults": ["a NUL in a name is refused"],
+    "mistakes-declaration": ["a name that is code", "a parameter's name that is code", "a size's name that is code"],
+    "cuda-compile": ["refuses names and architectures that would reach a command line, and NUL"],
+  },
+
+  // Launches that can't be.
+  "too much shared memory": {
+    "mistakes-memory": ["too much shared memory"],
+    "cuda-driver": ["reserves shared memory above 48 KiB, and refuses what doesn't fit"],
+    "cuda-gpu-faults": ["launch refused: says which limit, and goes on"],
+  },
+  "too many registers for the threads": {
+    "cuda-driver": ["reserves shared memory above 48 KiB, and refuses what doesn't fit"],
+    "cuda-gpu-faults": ["launch refused: says which limit, and goes on"],
+  },
+  "cluster too large": {
+    "tile-cuda-driver": ["refuses clusters that don't fit", "divides grids into clusters"],
+    "cuda-gpu-faults": ["launch refused: says which limit, and goes on"],
+  },
+  "launch refused by the driver": { "cuda-faults": ["says what a launch takes that CUDA refuses, and goes on"] },
+  "grid 0 or too large": {
+    "conformance/bind": ["an empty grid", "a grid too large"],
+    "mistakes-declaration": ["a fraction of a block", "too many blocks along y"],
+    "cuda-launch": ["pass each kind of scalar bit for bit, and refuse what koffi or C would bend"],
+  },
+
+  // Arguments.
+  "pointer not aligned for the loads": {
+    "conformance/bind": ["a misaligned view"],
+    "cuda-launch": ["refuse tensors that begin where the kernel doesn't expect it"],
+    "cuda-streams": ["refuses pointers that can't be such memory, before it asks CUDA where it can"],
+    "mistakes-memory": ["no promise about the base"],
+  },
+  "K not a multiple of the vector": {
+    "conformance/bind": ["a size that is not the promised multiple"],
+    "mistakes-memory": ["rows that break the alignment", "a row size without its fact"],
+  },
+  "NaN, 2^32, -1, 2^53": {
+    "conformance/bind": ["NaN for an integer", "a u32 out of range", "a fraction"],
+    "cuda-driver": ["refuses sizes that koffi or C would bend"],
+    "cuda-launch": ["pass each kind of scalar bit for bit, and refuse what koffi or C would bend"],
+    "cuda-faults": ["refuses freed memory, memory of another backend, and places outside"],
+    "cuda-streams": ["refuses streams that are none, or of another device"],
+  },
+  "detached buffers": {
+    "cuda-faults": ["refuses freed memory, memory of another backend, and places outside"],
+    "cuda-launch": ["free what they allocated when writing it fails"],
+  },
+  "freed handles": {
+    "cuda-faults": ["refuses freed memory, memory of another backend", "ends a read whose memory or backend goes away"],
+    "cuda-launch": ["refuse memory that goes away after they were bound"],
+    "cuda-streams": ["are disposed of with `using`, once", "is unlocked after the copies that use it"],
+    "cuda-driver": ["gives everything back, once"],
+  },
+  "handles of another context, device or backend": {
+    "cuda-driver": ["keeps two of them apart"],
+    "cuda-streams": ["refuse what belongs to another device or is no event", "refuses streams that are none"],
+    "cuda-graphs": ["go on their own backend's streams, not into another graph"],
+  },
+  "wrong thread": {
+    "cuda-launch": ["recognize what came from another thread"],
+    "cuda-gpu-faults": ["another thread can't use a tensor, but adopts its memory"],
+  },
+  "another library destroys the context": {
+    "cuda-faults": ["says what to do when another library has destroyed the context"],
+  },
+  "another library makes its context current": {
+    "cuda-launch": ["find their context again when another library has made its own current"],
+    "cuda-gpu": ["finds its context again after other libraries changed it"],
+  },
+
+  // While it runs.
+  "out of memory": {
+    "cuda-faults": ["says what is free when memory runs out, and goes on"],
+    "cuda-streams": ["says how much there was no room for"],
+    "cuda-gpu-faults": ["out of memory: says what is free, and the next allocation works"],
+  },
+  "illegal address": {
+    "cuda-faults": ["says which kernel destroyed the context", "takes the context for lost after CUresult %i"],
+    "cuda-gpu-faults": ["illegal address"],
+  },
+  "misaligned address": {
+    "cuda-faults": ["takes the context for lost after CUresult %i"],
+    "cuda-gpu-faults": ["misaligned address"],
+  },
+  "trap, launch failure": {
+    "cuda-faults": ["takes the context for lost after CUresult %i"],
+    "cuda-gpu-faults": ["trap", "shared memory outside"],
+  },
+  "lost context: every later call says so, and what to do": {
+    "cuda-faults": [
+      "says which kernel destroyed the context, to this call and every later one, also when all was disposed",
+    ],
+    "cuda-gpu-faults": ["%s: the context is lost, and every later call says so at once"],
+  },
+  "an error seen by a later call": {
+    "cuda-faults": ["lists the suspects when several launches were under way; debug mode finds the one"],
+    "cuda-streams": ["name the kernels of every stream when the context is lost"],
+    "cuda-graphs": ["keep a read's promise, and name their kernels when the context is lost"],
+    "cuda-gpu-faults": [
+      "an error that is seen late names all that it may come from, with their lines",
+      "an error in a graph names the graph's kernels",
+      "in debug mode the launch itself throws, and names the one",
+    ],
+  },
+
+  // The cache of compiled kernels.
+  "two processes compiling one key": { "cache-processes": ["agree on an empty cache", "agree while they evict"] },
+  "kill -9 in mid-write": { "cache-processes": ["kill -9 at any moment leaves whole entries"] },
+  "full or read-only disk": {
+    "cache-processes": ["that is full, everything is compiled", "that is read-only, what is there is used"],
+  },
+  "truncated or flipped entry": {
+    "cache-damage": ["is refused at every other length", "is refused with any bit flipped", "random damage is a miss"],
+  },
+  "poisoned cache folder": {
+    "cache-damage": ["a folder in an entry's place is a miss, and stays", "a file that others can write to"],
+    doctor: ["blames variables that lead nowhere, folders that can't be used"],
+  },
+
+  // Graphs.
+  "capture with allocation, module load, wait": {
+    "cuda-graphs": ["everything that can't be part of it is refused before CUDA hears of it"],
+    "cuda-gpu": ["ends a capture that fails, and captures again"],
+  },
+  "capture that another library spoils": {
+    "cuda-graphs": ["another library that waits or allocates spoils it, and that is said"],
+  },
+  "capture with an unjoined stream": {
+    "cuda-graphs": ["another library that waits or allocates spoils it, and that is said"],
+    "cuda-gpu-faults": ["a capture that another library leaves unjoined is no graph, and the next one is"],
+  },
+  "replay with a freed buffer": {
+    "cuda-graphs": ["own what they captured: memory that was freed meanwhile stays until they go"],
+    "cuda-gpu": ["keeps what a graph captured until the graph goes, and updates it"],
+  },
+  "PDL consumer without a wait": {
+    pdl: ["the verifier rejects a consumer that reads before it waits, and names both lines"],
+  },
+};
+
+const rows = Object.entries(table);
+
+test.each(rows)("%s", (_, files) => {
+  for (const [file, titles] of Object.entries(files)) {
+    const text = readFileSync(new URL(`${file}.test.ts`, import.meta.url), "utf8");
+    for (const title of titles) {
+      const quoted = [`"${title}`, `\`${title}`].some((start) => text.includes(start));
+      expect(quoted, `${file}.test.ts has no test "${title}..."`).toBe(true);
+    }
+  }
+});
