@@ -40,6 +40,9 @@ export interface MmaAtom<
   readonly ptx: string;
 }
 
+/** Atoms share layouts: each is checked once. */
+const oneToOne = new WeakSet<Layout>();
+
 /** @throws Error when a layout of the table is not one-to-one onto its tile: checked when this file is loaded */
 function checked<M extends MmaAtom>(atom: M): M {
   const tiles = [
@@ -48,10 +51,12 @@ function checked<M extends MmaAtom>(atom: M): M {
     [atom.layoutC, atom.M * atom.N],
   ] as const;
   for (const [layout, count] of atom.kind === "wgmma" ? tiles.slice(2) : tiles) {
+    if (oneToOne.has(layout) && size(layout) === count) continue;
     const seen = new Set(Array.from({ length: size(layout) }, (_, i) => crd2idx(i, layout)));
     if (size(layout) !== count || seen.size !== count || Math.max(...seen) >= count) {
       throw new Error(`${atom.name}: ${layout} is not one-to-one onto ${count} elements`);
     }
+    oneToOne.add(layout);
   }
   return Object.freeze(atom);
 }
