@@ -83,7 +83,7 @@ export type TileStmt =
   | { readonly kind: "asyncCommit"; readonly at: Location }
   /** Until at most `pending` of this thread's groups are under way. */
   | { readonly kind: "asyncWait"; readonly pending: number; readonly at: Location }
-  /** This thread arrives, once its copies so far are done. */
+  /** This thread arrives, once its copies so far are done; what it stored itself is not ordered by that. */
   | ({ readonly kind: "asyncArrive"; readonly at: Location } & Slot)
   /** `count` contiguous elements, a multiple of 16 bytes, by one thread; their bytes are counted by the barrier. */
   | ({

@@ -17,12 +17,14 @@
  * Arithmetic: integers wrap; x / 0 = x, x % 0 = 0; shift counts and the arguments of shuffles are taken modulo 32; f32
  * rounds each operation to nearest even (`fma` once); min and max of a NaN are either operand. Converting f32 to an integer
  * truncates and saturates, NaN to 0; `round` rounds to the nearest, ties to even. exp, log, rsqrt and tanh are within 2 ulp
- * on CUDA and within WGSL's own bounds there.
+ * on CUDA and within WGSL's own bounds there. Matrix instructions add as the tensor core does (atoms/mma.ts), in WGSL in f32.
  *
  * Memory: loads and stores of one thread to one address keep their order. Between threads of a block only barriers order
- * them, between blocks nothing does within a kernel, between kernels the PDL wait. A load may be merged with another of the
- * same address when this thread stores nothing between; what other threads change meanwhile is seen by atomics only
- * (`atomicAdd(i, 0)` loads, `atomicExchange` stores).
+ * them, also between lanes of a warp, whose shuffles and matrix instructions exchange values and order nothing; between
+ * blocks of a cluster the cluster's barrier does, between other blocks nothing within a kernel, between kernels the PDL wait.
+ * Several threads may store the same bits to one element. A load may be merged with another of the same address when this
+ * thread stores nothing between; what other threads change meanwhile is seen by atomics only (`atomicAdd(i, 0)` loads,
+ * `atomicExchange` stores). Every index lies within its own dimension.
  */
 import type { DType } from "./dtype.ts";
 import type { MmaAtom } from "./atoms/mma.ts";

@@ -106,16 +106,20 @@ describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
       }
     });
 
-    test.skipIf(missing)("K promised to be a multiple of 16 takes 16-byte loads, and is exact", async () => {
-      const K = size("K", { max: 16384, multipleOf: 16 });
-      const kernel = makeKernel(family, dtype, "f32", { M: 5, N: size("N"), K }, small);
-      for (const k of [16, 2880, 4096, 4112, 12288]) {
-        const problem = { family, dtype, out: "f32", M: 5, N: 7, K: k } as const;
-        expect(await verdictOf(backend, problem, "integers", k, kernel), JSON.stringify(problem)).toMatchObject({
-          ok: true,
-        });
-      }
-    });
+    // Of streams it always is.
+    test.skipIf(missing || family === "stream")(
+      "K promised to be a multiple of 16 takes 16-byte loads, and is exact",
+      async () => {
+        const K = size("K", { max: 16384, multipleOf: 16 });
+        const kernel = makeKernel(family, dtype, "f32", { M: 5, N: size("N"), K }, small);
+        for (const k of [16, 2880, 4096, 4112, 12288]) {
+          const problem = { family, dtype, out: "f32", M: 5, N: 7, K: k } as const;
+          expect(await verdictOf(backend, problem, "integers", k, kernel), JSON.stringify(problem)).toMatchObject({
+            ok: true,
+          });
+        }
+      },
+    );
 
     test.skipIf(missing).each(
       [
