@@ -168,6 +168,9 @@ export function changeScalars(
   changes: Readonly<Record<string, unknown>>,
 ): readonly BoundScalar[] {
   const { scalars: declared } = kernel.ir;
+  if (typeof changes !== "object" || changes === null) {
+    failing(kernel)(`set takes one object with scalars by name, not ${describe(changes)}`, "launch.set({ eps: 1e-6 })");
+  }
   for (const name of Object.keys(changes)) {
     if (declared.some((scalar) => scalar.name === name)) continue;
     failing(kernel)(

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { expect } from "vitest";
+import { type DevicePointer, openDriver } from "../backends/cuda/driver.ts";
 import type * as cudaApi from "../backends/cuda/index.ts";
 import { CudaEvent } from "../backends/cuda/event.ts";
 import { CudaExecutable } from "../backends/cuda/executable.ts";
@@ -50,7 +51,7 @@ export async function tour(api: typeof cudaApi, kernel: typeof axpy): Promise<vo
 
   // Devices and compiling.
   expect([api.cudaAvailable(), api.whyNoCuda()]).toEqual([true, undefined]);
-  const cuda = await api.openCuda({ ordinal: 0, pdl: true, debug: false });
+  const cuda = await api.openCuda({ ordinal: 0, capability: undefined, pdl: true, debug: false });
   expect([cuda.name, cuda.pdl]).toEqual(["cuda", true]);
   expect(cuda.device).toContain(cuda.arch);
   const { source, entry } = api.emitCuda(kernel.ir);
@@ -108,14 +109,21 @@ export async function tour(api: typeof cudaApi, kernel: typeof axpy): Promise<vo
     launch.launch(cuda.stream);
     using end = cuda.stream.record();
     stream.waitFor(end);
+    stream.waitFor(cuda.stream);
     launch.launch(stream);
     await stream.synchronize();
     launch.launch(adopted);
     await adopted.synchronize();
-    const pointer = cuda.pointerOf(y);
     stream.foreign("looking", { reads: [x], writes: [y] }, (handle) => expect(typeof handle).toBe("bigint"));
-    using same = cuda.adoptTensor({ pointer, dtype: f32, shape: [2] });
-    stream.copy(same, pinned);
+    const driver = openDriver().api;
+    const foreign = new BigUint64Array(1);
+    expect(driver.cuMemAlloc(foreign, 8)).toBe(0);
+    const [pointer = 0n] = foreign;
+    const onFree = () => expect(driver.cuMemFree(pointer as DevicePointer)).toBe(0);
+    using other = cuda.adoptTensor({ pointer, dtype: f32, shape: [2], onFree });
+    expect(cuda.pointerOf(other)).toBe(pointer);
+    stream.copy(y, other);
+    stream.copy(other, pinned);
     await stream.synchronize();
     expect([...pinned.values()]).toEqual([3, 6]);
     await end.synchronize();
@@ -129,7 +137,7 @@ export async function tour(api: typeof cudaApi, kernel: typeof axpy): Promise<vo
       launch.launch(on);
       launch.launch(on);
       on.copy(y, x);
-      on.foreign("looking", {}, () => undefined);
+      on.foreign("looking", { reads: [x], writes: [] }, () => undefined);
     });
     expect(graph.nodeCount).toBe(3);
     expect(graph.programmaticEdges ?? 1).toBe(1);
@@ -157,6 +165,11 @@ export async function tour(api: typeof cudaApi, kernel: typeof axpy): Promise<vo
     expect(prepared.executable).toBe(executable);
     expect(await prepared.timeUs(1)).toBeGreaterThan(0);
     prepared.free();
+  }
+  executable.dispose();
+  {
+    using another = await cuda.compile(kernel);
+    expect(another).not.toBe(executable);
   }
   await cuda.dispose();
   await using again = await api.openCuda();

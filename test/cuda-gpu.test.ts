@@ -46,6 +46,18 @@ const count = kernel({ name: "count", grid: 1, block: 32, params: { y: inout(f32
   y.store([t.lane], y.load([t.lane]).add(1));
 });
 
+/** y = x + 1, long after the next kernel was let start. */
+const late = kernel(
+  { name: "late", grid: ceilDiv(n, 32), block: 32, params: { x: input(f32, [n]), y: output(f32, [n]) } },
+  (t) => {
+    t.pdl.launchDependents();
+    const { x, y } = t.pdl.wait();
+    const i = t.block.x.mul(32).add(t.lane);
+    t.sleep(100_000);
+    y.store([i], x.load([i]).add(1));
+  },
+);
+
 /** Microseconds of host time that one of `calls` calls takes. */
 function hostUs(calls: number, call: () => void): number {
   const start = process.hrtime.bigint();
@@ -291,6 +303,88 @@ describe.skipIf(!cudaAvailable())("the run-time layer on a GPU", { timeout: 600_
       expect(await first(b.result)).toBe(311);
       for (const tensor of [a.x, a.b, a.result, b.x, b.b, b.result]) tensor.free();
     }
+  });
+
+  describe("after a kernel that writes late", () => {
+    /** y = x + 1, late; z = y + 1, as soon as it may; x is 10, 20, ... in round 1, 2, ..., and y and z are none of it before. */
+    async function pair() {
+      const [x, y, z] = [deviceTensor(cuda, f32, [n]), deviceTensor(cuda, f32, [n]), deviceTensor(cuda, f32, [n])];
+      const b = frozenTensor(cuda, HostTensor.from(f32, [1], [1]));
+      const produce = (await cuda.compile(late)).bind({ x, y });
+      const consume = (await cuda.compile(link)).bind({ b, x: y, y: z, a: 1 });
+      const eachRound = async (run: (expected: number) => Promise<void> | void) => {
+        for (let round = 1; round <= 20; round++) {
+          x.write(filled(10 * round));
+          for (const tensor of [y, z]) tensor.write(filled(-1));
+          await run(10 * round);
+        }
+        for (const tensor of [x, y, z, b]) tensor.free();
+      };
+      return { x, y, z, produce, consume, eachRound };
+    }
+
+    it("a copy to pinned memory has what it wrote", async () => {
+      const { y, produce, eachRound } = await pair();
+      using down = cuda.pinned(f32, [n]);
+      await eachRound(async (value) => {
+        produce.launch();
+        cuda.stream.copy(y, down);
+        await cuda.stream.synchronize();
+        expect(down.values().every((one) => one === value + 1)).toBe(true);
+      });
+    });
+
+    it("a kernel on another stream, behind an event or the stream itself, has what it wrote", async () => {
+      const { z, produce, consume, eachRound } = await pair();
+      using other = cuda.createStream();
+      await eachRound(async (value) => {
+        produce.launch();
+        if (value % 20 === 0) {
+          other.waitFor(cuda.stream);
+        } else {
+          using event = cuda.stream.record();
+          other.waitFor(event);
+        }
+        consume.launch(other);
+        expect(await first(z)).toBe(value + 2);
+      });
+    });
+
+    it("a graph, another graph and an eager kernel go in order", async () => {
+      const { x, y, z, produce, consume, eachRound } = await pair();
+      const back = (await cuda.compile(late)).bind({ x: z, y: x });
+      using ahead = cuda.capture((on) => produce.launch(on));
+      using behind = cuda.capture((on) => {
+        consume.launch(on);
+        back.launch(on);
+      });
+      await eachRound(async (value) => {
+        ahead.launch(); // y = x + 1
+        behind.launch(); // z = y + 1, x = z + 1
+        ahead.launch();
+        consume.launch();
+        expect(await first(x)).toBe(value + 3);
+        expect(await first(y)).toBe(value + 4);
+        expect(await first(z)).toBe(value + 5);
+      });
+    });
+
+    it("a copy comes after it, and a kernel that may start early after the copy", async () => {
+      const { x, y, z, produce, consume, eachRound } = await pair();
+      using up = cuda.pinned(f32, [n]);
+      await eachRound(async (value) => {
+        up.bytes.set(filled(1000 + value).bytes);
+        produce.launch();
+        cuda.stream.copy(up, y); // over what the late kernel writes
+        consume.launch();
+        expect(await first(y)).toBe(1000 + value);
+        expect(await first(z)).toBe(1001 + value);
+        cuda.stream.copy(up, x); // and what the next one reads
+        produce.launch();
+        consume.launch();
+        expect(await first(z)).toBe(1002 + value);
+      });
+    });
   });
 
   it("finds its context again after other libraries changed it", async () => {

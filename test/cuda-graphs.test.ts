@@ -251,11 +251,11 @@ describe.skipIf(!cCompiler)("graphs on a stand-in driver", () => {
     const throwing = () => {
       throw error;
     };
-    expect(() => cuda.stream.foreign("failing", {}, throwing)).toThrow(error);
+    expect(() => cuda.stream.foreign("failing", { reads: [], writes: [] }, throwing)).toThrow(error);
     const message = /^f32\[2\] is frozen: nothing writes it any more/;
-    expect(() => cuda.stream.foreign("writing", { writes: [x.freeze()] }, throwing)).toThrow(message);
+    expect(() => cuda.stream.foreign("writing", { reads: [], writes: [x.freeze()] }, throwing)).toThrow(message);
     (await bound(cuda, trap)).launch();
-    cuda.stream.foreign("copying by hand", {}, () => undefined);
+    cuda.stream.foreign("copying by hand", { reads: [], writes: [] }, () => undefined);
     await expect(cuda.synchronize()).rejects.toThrow(/One of the kernels .*trap, copying by hand \(launched last\)/);
   });
 

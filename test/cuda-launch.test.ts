@@ -139,9 +139,9 @@ describe.skipIf(!cCompiler)("launches on a stand-in driver", () => {
     await expect(boundAxpy(cuda, x.view([2], 0), x.view([2], 1), 1)).rejects.toThrow(message);
     (await boundAxpy(cuda, x.view([2], 0), x.view([2], 2), 10)).launch();
     expect(await valuesOf(x)).toEqual([1, 2, 13, 24]);
-    // The same bytes through another door.
-    const again = cuda.adoptTensor({ pointer: cuda.pointerOf(x), dtype: f32, shape: [4] });
-    await expect(boundAxpy(cuda, x, again, 1)).rejects.toThrow(message);
+    // The same bytes through two doors.
+    const lent = { pointer: fake.foreignMemory(16), dtype: f32, shape: [4] };
+    await expect(boundAxpy(cuda, cuda.adoptTensor(lent), cuda.adoptTensor(lent), 1)).rejects.toThrow(message);
   });
 
   it("refuse tensors that begin where the kernel doesn't expect it", async () => {

@@ -123,7 +123,7 @@ describe.skipIf(!cCompiler)("streams on a stand-in driver", () => {
       await using other = await openCuda({ ordinal: 1 });
       using event = other.stream.record();
       expect(() => cuda.stream.waitFor(event)).toThrow(`This event belongs to ${other.device}`);
-      expect(() => cuda.stream.waitFor({} as never)).toThrow("waitFor takes an event of this thread");
+      expect(() => cuda.stream.waitFor({} as never)).toThrow("waitFor takes a stream or an event of this thread");
     });
 
     it("name the kernels of every stream when the context is lost", async () => {

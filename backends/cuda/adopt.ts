@@ -1,8 +1,11 @@
 /** Memory and streams that another library of this process made: checked as far as the driver can tell. */
 import type { DType, DTypeName } from "../../dsl/dtype.ts";
-import { ArgumentError, ShapeError } from "../../dsl/errors.ts";
+import { describe } from "../../dsl/check.ts";
+import { ArgumentError, CaptureError, ShapeError } from "../../dsl/errors.ts";
 import { byteLengthOf } from "../tensor.ts";
-import type { DevicePointer, StreamHandle } from "./driver.ts";
+import { requireDType } from "./checks.ts";
+import type { PrimaryContext } from "./context.ts";
+import type { DevicePointer, DriverApi, StreamHandle } from "./driver.ts";
 import { describeResult } from "./results.ts";
 import type { Streams } from "./streams.ts";
 
@@ -29,11 +32,18 @@ const deviceMemory = 2n;
 /** User-space addresses end below this on every system that CUDA runs on. */
 const maxAddress = 2n ** 57n;
 
-/** @throws ArgumentError, ShapeError */
+/** @throws ArgumentError, ShapeError, DTypeError */
 export function checkForeignTensor<N extends DTypeName>(
   { context }: Streams,
-  { pointer, dtype, shape, strides, onFree }: ForeignTensor<N>,
+  foreign: ForeignTensor<N>,
 ): DevicePointer {
+  if (typeof foreign !== "object" || foreign === null) {
+    throw new ArgumentError(`adoptTensor takes an object, not ${describe(foreign)}`, {
+      hint: "cuda.adoptTensor({ pointer, dtype: f32, shape: [4, 8] })",
+    });
+  }
+  const { pointer, dtype, shape, strides, onFree } = foreign;
+  requireDType(dtype);
   const byteLength = byteLengthOf(dtype, shape);
   const address = rawAddress("A tensor's pointer", pointer, 1n) as DevicePointer;
   if (onFree !== undefined && typeof onFree !== "function") throw new ArgumentError("onFree must be a function");
@@ -53,6 +63,11 @@ export function checkForeignTensor<N extends DTypeName>(
     );
   };
   if (ask(memoryType) !== deviceMemory) throw new ArgumentError(`${hex(address)} is host memory, not device memory`);
+  if (context.allocated(address)) {
+    throw new ArgumentError(`${hex(address)} lies in memory of a tensor of this library: nothing is adopted twice`, {
+      hint: "Another tensor over the same memory is a view: tensor.view([4, 8], offset)",
+    });
+  }
   const ordinal = Number(ask(deviceOrdinal));
   if (ordinal !== context.device.ordinal) {
     throw new ArgumentError(`${hex(address)} is on CUDA device ${ordinal}, the backend on ${context.device.ordinal}`, {
@@ -67,7 +82,7 @@ export function checkForeignTensor<N extends DTypeName>(
   return address;
 }
 
-/** @throws ArgumentError */
+/** @throws ArgumentError; CaptureError while its owner captures it */
 export function checkForeignStream({ context }: Streams, pointer: bigint): StreamHandle {
   // 0, 1 and 2 are CUDA's names for default streams.
   const stream = rawAddress("A stream", pointer, 0n) as StreamHandle;
@@ -76,9 +91,21 @@ export function checkForeignStream({ context }: Streams, pointer: bigint): Strea
   if (result !== 0) {
     throw new ArgumentError(`${hex(stream)} is no stream: ${describeResult(context.driver.api, result)}`);
   }
-  if (out[0] === context.handle) return stream;
+  if (out[0] === context.handle) return notCapturing(context, stream);
   throw new ArgumentError(`The stream ${hex(stream)} belongs to another device or context than this backend`, {
     hint: "Tegula uses the primary context of its device, as the CUDA runtime and PyTorch do",
+  });
+}
+
+/** What is enqueued there would become part of its owner's graph, and waiting would break that. @throws CaptureError */
+function notCapturing(context: PrimaryContext, stream: StreamHandle): StreamHandle {
+  const status = new Int32Array(1);
+  const asking = (api: DriverApi) => api.cuStreamIsCapturing(stream, status);
+  const result = context.query("asking about a stream", asking);
+  if (result === 0 && status[0] === 0) return stream;
+  const why = result === 0 ? "" : `: ${describeResult(context.driver.api, result)}`;
+  throw new CaptureError(`A graph is captured from the stream ${hex(stream)} by its owner${why}`, {
+    hint: "Adopt it before that capture, or after it; a graph of this library is made by cuda.capture(...)",
   });
 }
 

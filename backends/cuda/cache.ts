@@ -16,6 +16,15 @@ export interface Compilation {
   readonly flags: readonly string[];
 }
 
+/** Undefined when it was deleted: then nothing can be cached. */
+export function workingDirectory(): string | undefined {
+  try {
+    return process.cwd();
+  } catch {
+    return undefined;
+  }
+}
+
 /** SHA-256, in hexadecimal. `installation` tells one compiler from any other. */
 export function cacheKey({ source, fileName, flags }: Compilation, installation: string): string {
   // Debug information holds full paths: relative ones in `#line` count from the working directory.

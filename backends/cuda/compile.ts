@@ -4,7 +4,7 @@
  * comes from the cache, and then no compiler is even loaded.
  */
 import { ArgumentError, NoCompilerError, TegulaError, ValueError } from "../../dsl/errors.ts";
-import { cacheKey, type Compilation, type CubinOrigin, recall, remember } from "./cache.ts";
+import { cacheKey, type Compilation, type CubinOrigin, recall, remember, workingDirectory } from "./cache.ts";
 import { type KernelResources, compilerError, kernelResources } from "./diagnostics.ts";
 import { nvccInstallation, openNvcc } from "./nvcc.ts";
 import { nvrtcInstallation, openNvrtc } from "./nvrtc.ts";
@@ -109,7 +109,7 @@ function compileWith(source: string, options: CompileOptions, extra: readonly st
     ...extra,
   ];
   const job: Compilation = { source, fileName: `${name}.cu`, flags };
-  if (!cache) return compileNow(job, findCompiler(kind), options);
+  if (!cache || workingDirectory() === undefined) return compileNow(job, findCompiler(kind), options);
 
   const expected = expectedInstallation(kind);
   const known = findInCache(job, expected);

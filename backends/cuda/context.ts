@@ -73,6 +73,8 @@ export class PrimaryContext {
   readonly device: DeviceInfo;
   readonly launchers = new Set<Launcher>();
   readonly handle: ContextHandle;
+  /** The pieces of device memory that this thread has here: where each begins, and its size in bytes. */
+  readonly #allocated = new Map<DevicePointer, number>();
   #users = 0;
   #lost: ContextLostError | undefined;
 
@@ -104,8 +106,9 @@ export class PrimaryContext {
     return `${device.ordinal} ${driver.path}`;
   }
 
-  get lost(): boolean {
-    return this.#lost !== undefined;
+  /** Why the context is lost, if it is. */
+  get lost(): ContextLostError | undefined {
+    return this.#lost;
   }
 
   /**
@@ -163,7 +166,21 @@ export class PrimaryContext {
 
   /** @throws OutOfMemoryError, DeviceError */
   allocate(byteLength: number): DevicePointer {
-    return this.receive(`allocating ${formatBytes(byteLength)}`, (api, out) => api.cuMemAlloc(out, byteLength));
+    const doing = `allocating ${formatBytes(byteLength)}`;
+    const pointer: DevicePointer = this.receive(doing, (api, out) => api.cuMemAlloc(out, byteLength));
+    this.#allocated.set(pointer, byteLength);
+    return pointer;
+  }
+
+  /** Gives back what `allocate` returned. */
+  free(pointer: DevicePointer): void {
+    this.#allocated.delete(pointer);
+    this.release((api) => api.cuMemFree(pointer));
+  }
+
+  /** Whether an address lies in what `allocate` returned and nobody has freed, for any backend of this thread. */
+  allocated(address: bigint): boolean {
+    return [...this.#allocated].some(([start, size]) => address >= start && address < start + BigInt(size));
   }
 
   functionAttribute(fn: FunctionHandle, attribute: number): number {

@@ -1,6 +1,7 @@
 /** Reads what CUDA's compilers print: errors, traced back to TypeScript lines, and the resources that kernels use. */
 import { CompileError } from "../../dsl/errors.ts";
 import type { Location } from "../../dsl/source.ts";
+import { workingDirectory } from "./cache.ts";
 
 /** What ptxas says of one kernel. Bytes are per thread for stack and spills, per block for static shared memory. */
 export interface KernelResources {
@@ -82,7 +83,7 @@ function ptxLocation(ptx: Uint8Array | undefined, line: number): Location | unde
 
 /** PTX holds full paths, `#line` and messages those relative to the working directory. */
 function relative(path: string): string {
-  const folder = `${process.cwd()}/`;
+  const folder = `${workingDirectory()}/`; // no path begins with "undefined/"
   return path.startsWith(folder) ? path.slice(folder.length) : path;
 }
 

@@ -120,6 +120,9 @@ function declare({ handle }: Library) {
     cuStreamCreate: f<[stream: Out64, flags: number]>("int cuStreamCreate(void *stream, uint32_t flags)"),
     cuStreamDestroy: f<[stream: StreamHandle]>("int cuStreamDestroy_v2(void *stream)"),
     cuStreamGetCtx: f<[stream: StreamHandle, context: Out64]>("int cuStreamGetCtx(void *stream, void *context)"),
+    cuStreamIsCapturing: f<[stream: StreamHandle, status: Out32]>(
+      "int cuStreamIsCapturing(void *stream, void *status)",
+    ),
     cuStreamWaitEvent: f<[stream: StreamHandle, event: EventHandle, flags: 0]>(
       "int cuStreamWaitEvent(void *stream, void *event, uint32_t flags)",
     ),

@@ -1,5 +1,6 @@
 /** Events: places in a stream that can be waited for and timed. */
 import { setImmediate, setTimeout } from "node:timers/promises";
+import { describe } from "../../dsl/check.ts";
 import { ArgumentError, DisposedError } from "../../dsl/errors.ts";
 import type { EventHandle } from "./driver.ts";
 import { notReady } from "./results.ts";
@@ -9,6 +10,8 @@ import type { Streams } from "./streams.ts";
 
 const withTiming = 0; // CU_EVENT_DEFAULT
 const withoutTiming = 2; // CU_EVENT_DISABLE_TIMING
+
+const hint = "const start = stream.record(); launch.launch(stream); await stream.record().elapsedUs(start)";
 
 /** Milliseconds of asking at every turn of the event loop before asking once a millisecond. */
 const eagerMs = 2;
@@ -61,15 +64,25 @@ export class CudaEvent implements Disposable {
     this.#stream.settle(this.#order);
   }
 
-  /** Device time in microseconds from `since` to here, when the device has come here. @throws DeviceError, DisposedError */
+  /**
+   * Device time in microseconds from `since` to here, when the device has come here.
+   * @throws ArgumentError when it came here first; DeviceError, DisposedError
+   */
   async elapsedUs(since: CudaEvent): Promise<number> {
+    if (!(since instanceof CudaEvent)) {
+      throw new ArgumentError(`Time is measured from one event to another, not from ${describe(since)}`, { hint });
+    }
     if (!this.#timing || !since.#timing) throw new ArgumentError("One of these events was recorded without timing");
     await since.synchronize();
     await this.synchronize();
     const [start, end] = [CudaEvent.handleOf(since, this.#streams), this.#live()];
     const out = new Float32Array(1);
     this.#streams.context.call("reading a time", (api) => api.cuEventElapsedTime(out, start, end));
-    return (out[0] ?? NaN) * 1000;
+    const us = (out[0] ?? NaN) * 1000;
+    if (us >= 0) return us;
+    throw new ArgumentError(`The device came here ${-us} microseconds before the event that the time is counted from`, {
+      hint,
+    });
   }
 
   /** What still waits for it rejects with DisposedError. */

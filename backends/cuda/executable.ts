@@ -1,5 +1,5 @@
 /** A kernel as machine code in a context, ready to launch. */
-import { DriverTooOldError, LaunchRefusedError, UnsupportedError } from "../../dsl/errors.ts";
+import { DisposedError, DriverTooOldError, LaunchRefusedError, UnsupportedError } from "../../dsl/errors.ts";
 import type { TensorMap } from "../../dsl/ir-tile.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
@@ -11,6 +11,7 @@ import { type PrimaryContext, formatBytes } from "./context.ts";
 import type { DevicePointer, DriverApi, FunctionHandle, ModuleHandle } from "./driver.ts";
 import type { CudaModule } from "./emit.ts";
 import { CudaLaunch } from "./launch.ts";
+import { Lifetime } from "./lifetime.ts";
 import { LaunchPacket } from "./packet.ts";
 import { describeResult, refusedImage } from "./results.ts";
 import type { Streams } from "./streams.ts";
@@ -35,15 +36,20 @@ export interface CudaExecutableParts<P extends Params> {
   readonly pdl: boolean;
 }
 
-export class CudaExecutable<P extends Params = Params> implements Executable<P> {
+/**
+ * Made by `cuda.compile(kernel)`. Its machine code stays loaded until it is disposed, or the backend; garbage collection of
+ * this object doesn't unload it.
+ */
+export class CudaExecutable<P extends Params = Params> implements Executable<P>, Disposable {
   readonly kernel: Kernel<P>;
   readonly backend: Backend;
   readonly source: string;
   readonly compileMs: number;
   /** What compiled it, e.g. "NVRTC 13.0". */
   readonly compiler: string;
-  /** @internal For whoever unloads it. Garbage collection of this object doesn't. */
+  /** @internal */
   readonly module: ModuleHandle;
+  readonly #code: Lifetime;
   readonly #context: PrimaryContext;
   readonly #streams: Streams;
   readonly #pdl: boolean;
@@ -80,16 +86,23 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
       context.unload(this.module);
       throw error;
     }
+    this.#code = codeOf(streams, this.module);
+  }
+
+  /** @internal Whether it was disposed, by itself or with its backend. */
+  get disposed(): boolean {
+    return !this.#code.owned;
   }
 
   /**
    * `pdl: false`: launches of it begin when all before them have ended, as with `openCuda({ pdl: false })`.
-   * @throws also ArgumentError for tensors that TMA can't read, DeviceError
+   * @throws also ArgumentError for tensors that TMA can't read, DisposedError, DeviceError
    */
   bind(args: Arguments<P>, { pdl = this.#pdl }: { readonly pdl?: boolean } = {}): CudaLaunch<P> {
     const { kernel, backend } = this;
     const streams = this.#streams;
     streams.assertLive();
+    if (this.disposed) throw new DisposedError(`${kernel.name} was bound after its executable was disposed`);
     const pointer = ({ storage, offsetBytes, byteLength }: DeviceTensor): DevicePointer =>
       streams.own(storage).address(offsetBytes, byteLength);
     // Addresses, since adopted memory begins anywhere, and may be adopted twice.
@@ -106,7 +119,20 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
       if (!tensor) continue;
       packet.setTensorMap(index, encodeTensorMap(this.#context, kernel, map, tensor.shape, pointer(tensor)));
     }
-    return new CudaLaunch({ kernel, streams, fn: this.#function, bound, packet, needs: this.#needs });
+    const parts = { kernel, streams, fn: this.#function, code: this.#code, bound, packet, needs: this.#needs };
+    return new CudaLaunch(parts);
+  }
+
+  /**
+   * Unloads the machine code, after the launches of it and the graphs that have it. Its launches can't be launched any more;
+   * `cuda.compile` of the same kernel makes another executable. A second call does nothing.
+   */
+  dispose(): void {
+    this.#code.giveUp();
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 
   #packet(tensorCount: number, scalarCount: number, tensorMapCount: number): LaunchPacket {
@@ -163,6 +189,18 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P> 
       { at, hint: "Use smaller clusters, fewer threads or less shared memory" },
     );
   }
+}
+
+/** Not in the constructor, whose functions would all keep the kernel alive for as long as the code. */
+function codeOf(streams: Streams, module: ModuleHandle): Lifetime {
+  const code = new Lifetime(() =>
+    streams.whenIdle(() => {
+      streams.context.unload(module);
+      streams.code.delete(code);
+    }),
+  );
+  streams.code.add(code);
+  return code;
 }
 
 function load<P extends Params>(context: PrimaryContext, parts: CudaExecutableParts<P>): ModuleHandle {

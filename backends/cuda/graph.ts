@@ -79,7 +79,7 @@ export class CudaGraph implements Disposable {
   /**
    * Captures again, and replaces tensors, scalars, grids and kernels; later launches have the new ones. The chain must have
    * the same form: as many launches and copies, in the same order.
-   * @throws CaptureError when it hasn't, and then the graph is as it was; whatever `record` throws
+   * @throws CaptureError when it hasn't, and then the graph is as it was; DisposedError; whatever `record` throws
    */
   update(record: (on: CudaQueue) => void): void {
     this.#assertLive();
@@ -88,6 +88,7 @@ export class CudaGraph implements Disposable {
     try {
       const info = new Uint8Array(24); // CUgraphExecUpdateResultInfo: a result, then two nodes
       next.use((graph) => {
+        this.#assertLive(); // the function may have disposed it
         const result = context.query("updating a graph", (api) => api.cuGraphExecUpdate(this.#exec, graph, info));
         if (result !== 0) throw this.#refusal(next, result, info[0] ?? 0);
       });
@@ -153,7 +154,10 @@ export class CudaGraph implements Disposable {
           ? `it has ${nodeCount} launches and copies, the new one ${next.nodeCount}`
           : reasons[reason] || describeResult(this.#streams.context.driver.api, result);
     return new CaptureError(`This graph can't become what was captured now: ${what}`, {
-      hint: "The graph is as it was. Capture a second graph instead: cuda.capture(...)",
+      hint:
+        result === graphUpdateRefused
+          ? "The graph is as it was. Capture a second graph instead: cuda.capture(...)"
+          : "What the graph does now isn't known: dispose it, and capture anew",
     });
   }
 }

@@ -8,6 +8,7 @@ import { type BoundArguments, changeScalars, requireWritableIn, type Scalars } f
 import { wholeNumber } from "./checks.ts";
 import { thread } from "./context.ts";
 import type { DriverApi, FunctionHandle, HostAddress } from "./driver.ts";
+import type { Lifetime } from "./lifetime.ts";
 import type { LaunchPacket } from "./packet.ts";
 import { CudaQueue, type Work } from "./queue.ts";
 import type { Streams } from "./streams.ts";
@@ -16,6 +17,7 @@ export interface LaunchParts<P extends Params> {
   readonly kernel: Kernel<P>;
   readonly streams: Streams;
   readonly fn: FunctionHandle;
+  readonly code: Lifetime;
   readonly bound: BoundArguments;
   /** Filled in, but for the stream. */
   readonly packet: LaunchPacket;
@@ -29,6 +31,7 @@ export class CudaLaunch<P extends Params = Params> implements Launch<P> {
   readonly #streams: Streams;
   readonly #api: DriverApi;
   readonly #fn: FunctionHandle;
+  readonly #code: Lifetime;
   /** Keeps the memory alive that the two addresses name. */
   readonly #packet: LaunchPacket;
   readonly #config: HostAddress;
@@ -40,11 +43,12 @@ export class CudaLaunch<P extends Params = Params> implements Launch<P> {
   #generation = -1;
 
   /** For the CUDA backend only. */
-  constructor({ kernel, streams, fn, bound, packet, needs }: LaunchParts<P>) {
+  constructor({ kernel, streams, fn, code, bound, packet, needs }: LaunchParts<P>) {
     this.kernel = kernel;
     this.#streams = streams;
     this.#api = streams.context.driver.api;
     this.#fn = fn;
+    this.#code = code;
     this.#packet = packet;
     this.#config = packet.configAddress;
     this.#params = packet.paramsAddress;
@@ -52,7 +56,7 @@ export class CudaLaunch<P extends Params = Params> implements Launch<P> {
     const storages = bound.tensors.map(({ storage }) => streams.own(storage));
     this.#work = {
       kernels: [{ name: kernel.name, at: kernel.at, needs }],
-      memory: [...new Set(storages.map(({ lifetime }) => lifetime))],
+      memory: [code, ...new Set(storages.map(({ lifetime }) => lifetime))],
       written: storages.filter((_, i) => isWritten(kernel.ir.tensors[i]?.role ?? "frozen")),
     };
   }
@@ -60,7 +64,7 @@ export class CudaLaunch<P extends Params = Params> implements Launch<P> {
   /**
    * Enqueues one launch on a stream, or into the graph that is being captured: one call of the driver. What can have changed
    * since the last one is a few comparisons; the rest was checked when it was bound.
-   * @throws DisposedError when memory, the stream or the backend is gone; ArgumentError when what it writes was frozen;
+   * @throws DisposedError when memory, the executable, the stream or the backend is gone; ArgumentError when what it writes was frozen;
    * CaptureError; LaunchRefusedError, ContextLostError, DeviceError
    */
   launch(on: CudaQueue = this.#streams.main): void {
@@ -96,6 +100,7 @@ export class CudaLaunch<P extends Params = Params> implements Launch<P> {
         hint: "launch.launch(), launch.launch(cuda.stream), or launch.launch(on) with what cuda.capture(on => ...) gives",
       });
     }
+    if (!this.#code.owned) throw new DisposedError(`${name} was launched after its executable was disposed`);
     for (const [index, tensor] of this.#bound.tensors.entries()) {
       const { name: parameter = "", role = "frozen" } = ir.tensors[index] ?? {};
       if (tensor.storage.freed) throw new DisposedError(`${name}: the memory of ${parameter} was freed`);

@@ -1,4 +1,4 @@
-/** When memory goes: after its owner has given it up, and every graph that uses it. */
+/** When memory and machine code go: after their owner has given them up, and every graph that uses them. */
 import { thread } from "./context.ts";
 
 export class Lifetime {
@@ -6,7 +6,7 @@ export class Lifetime {
   #owned = true;
   #holders = 1;
 
-  /** `end` gives the memory back. */
+  /** `end` gives it back. */
   constructor(end: () => void) {
     this.#end = end;
   }

@@ -1,4 +1,5 @@
 /** A queue takes work: a stream runs it in order, a capture makes a graph of it. One function can fill either. */
+import { describe } from "../../dsl/check.ts";
 import type { DTypeName } from "../../dsl/dtype.ts";
 import { ArgumentError } from "../../dsl/errors.ts";
 import { HostTensor } from "../../dsl/host.ts";
@@ -86,16 +87,15 @@ export abstract class CudaQueue {
    *
    *   on.foreign("multiplying by cuBLASLt", { reads: [w, x], writes: [y] }, (stream) => matmul(handle, ..., stream));
    *
-   * @throws ArgumentError when a written tensor is frozen, DisposedError, DeviceError, CaptureError; what `enqueue` throws
+   * @throws ArgumentError when a written tensor is frozen, or `enqueue` async; DisposedError, also when `enqueue` disposed what
+   * it uses; DeviceError, CaptureError; what `enqueue` throws
    */
   foreign(
     doing: string,
-    {
-      reads = [],
-      writes = [],
-    }: { readonly reads?: readonly DeviceTensor[]; readonly writes?: readonly DeviceTensor[] },
+    uses: { readonly reads: readonly DeviceTensor[]; readonly writes: readonly DeviceTensor[] },
     enqueue: (stream: bigint) => void,
   ): void {
+    const { reads, writes } = checkUses(doing, uses, enqueue);
     const own = (tensor: DeviceTensor): CudaStorage => this.#device(tensor).storage;
     for (const tensor of writes) requireWritable(own(tensor), `${tensor}`);
     const written = writes.map(own);
@@ -104,14 +104,23 @@ export abstract class CudaQueue {
     this.admit(doing, work);
     this.beforeWriting(work);
     this.#streams.context.makeCurrent();
+    let result: unknown;
     try {
-      enqueue(this.#handle);
+      result = enqueue(this.#handle);
     } finally {
       this.enqueued(work);
     }
+    rejectAsync(doing, result);
+    this.admit(doing, work);
+    for (const tensor of [...reads, ...writes]) own(tensor);
   }
 
   #device(tensor: DeviceTensor) {
+    if (!(tensor instanceof DeviceTensor)) {
+      throw new ArgumentError(`This is no tensor on the device: ${describe(tensor)}`, {
+        hint: isStranger(tensor, ["storage", "dtype"]) ? adoptInstead : undefined,
+      });
+    }
     const storage = this.#streams.own(tensor.storage);
     const address = storage.address(tensor.offsetBytes, tensor.byteLength);
     return { lifetime: storage.lifetime, storage, address };
@@ -130,6 +139,28 @@ export abstract class CudaQueue {
           : "on.copy(cuda.pinned(f32, [n]), tensor)",
     });
   }
+}
+
+/** Of what JavaScript passes to `foreign`. @throws ArgumentError */
+function checkUses<U extends { readonly reads: unknown; readonly writes: unknown }>(
+  doing: string,
+  uses: U,
+  enqueue: unknown,
+): U {
+  const named = typeof uses === "object" && uses !== null && Array.isArray(uses.reads) && Array.isArray(uses.writes);
+  if (typeof doing === "string" && named && typeof enqueue === "function") return uses;
+  throw new ArgumentError("foreign takes what is done, the tensors that it reads and writes, and a function", {
+    hint: 'on.foreign("multiplying by cuBLASLt", { reads: [w, x], writes: [y] }, (stream) => { ... })',
+  });
+}
+
+/** @throws ArgumentError */
+function rejectAsync(doing: string, result: unknown): void {
+  if (!(result instanceof Promise)) return;
+  result.catch(() => undefined);
+  throw new ArgumentError(`${doing}: the function can't be async, since the stream is good only until it returns`, {
+    hint: "Do asynchronous work before, and enqueue in an ordinary function: (stream) => { ... }",
+  });
 }
 
 function copyCall(api: DriverApi, from: End, to: End, size: number, stream: StreamHandle): number {

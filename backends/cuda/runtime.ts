@@ -1,15 +1,16 @@
 /** The CUDA backend: kernels on an NVIDIA GPU, SM90 or later, through the driver API and nothing else. */
 import type { DType, DTypeName } from "../../dsl/dtype.ts";
-import { UnsupportedError } from "../../dsl/errors.ts";
+import { describe } from "../../dsl/check.ts";
+import { ArgumentError, DeviceError, NoDeviceError, UnsupportedError } from "../../dsl/errors.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
 import type { Backend, Storage } from "../backend.ts";
 import { DeviceTensor, requireWritable } from "../tensor.ts";
 import { checkForeignStream, checkForeignTensor, type ForeignTensor } from "./adopt.ts";
-import { notDetached, wholeNumber } from "./checks.ts";
+import { notDetached, requireDType, wholeNumber } from "./checks.ts";
 import { type CudaArch, compileCuda, findCompiler } from "./compile.ts";
 import { PrimaryContext, refuseInCapture } from "./context.ts";
-import { type CudaDriver, deviceCount, type DeviceInfo, deviceInfo, type ModuleHandle, openDriver } from "./driver.ts";
+import { type CudaDriver, deviceCount, type DeviceInfo, deviceInfo, openDriver } from "./driver.ts";
 import { emitCuda } from "./emit.ts";
 import { CudaExecutable } from "./executable.ts";
 import { CudaGraph } from "./graph.ts";
@@ -25,6 +26,11 @@ export interface CudaOptions {
    * capability 9.0 or later.
    */
   readonly ordinal?: number | undefined;
+  /**
+   * Takes the first GPU of exactly this compute capability, e.g. [9, 0]: code is made for one architecture, and not even a
+   * later one has all instructions of `sm_90a`.
+   */
+  readonly capability?: readonly [major: number, minor: number] | undefined;
   /** Programmatic dependent launch: a kernel may start while the one before it ends. On by default. */
   readonly pdl?: boolean | undefined;
   /** Waits for every launch, so that an error names the kernel that made it. Off by default. */
@@ -33,11 +39,13 @@ export interface CudaOptions {
 
 /**
  * Opens a GPU.
- * @throws NoDriverError, NoDeviceError, DriverTooOldError, UnsupportedError when there are only GPUs before SM90, DeviceError
+ * @throws ArgumentError, NoDriverError, NoDeviceError, DriverTooOldError, UnsupportedError when there are only GPUs before
+ * SM90, DeviceError
  */
 export async function openCuda(options: CudaOptions = {}): Promise<CudaBackend> {
+  checkOptions(options);
   const driver = openDriver();
-  const device = chooseDevice(driver, options.ordinal);
+  const device = chooseDevice(driver, options);
   return new CudaBackend(PrimaryContext.open(driver, device), archOf(device), options);
 }
 
@@ -49,7 +57,7 @@ export function cudaAvailable(): boolean {
 /** Why cudaAvailable() is false: the message of what openCuda() or compile() would throw. */
 export function whyNoCuda(): string | undefined {
   try {
-    chooseDevice(openDriver(), undefined);
+    chooseDevice(openDriver(), {});
     findCompiler();
     return undefined;
   } catch (error) {
@@ -59,17 +67,40 @@ export function whyNoCuda(): string | undefined {
 
 const oldestMajor = 9;
 
+/** @throws ArgumentError for what is no such option */
+function checkOptions(options: CudaOptions): void {
+  const hint = "openCuda(), openCuda({ ordinal: 1 }), openCuda({ capability: [9, 0] })";
+  if (typeof options !== "object" || options === null) {
+    throw new ArgumentError(`openCuda takes its options as an object, not ${describe(options)}`, { hint });
+  }
+  const { ordinal, capability } = options;
+  if (ordinal !== undefined && typeof ordinal !== "number") {
+    throw new ArgumentError(`A device's ordinal is a number, not ${describe(ordinal)}`, { hint });
+  }
+  const pair = Array.isArray(capability) && capability.length === 2 && capability.every(Number.isSafeInteger);
+  if (capability !== undefined && !pair) {
+    throw new ArgumentError(`A compute capability is two whole numbers, not ${describe(capability)}`, { hint });
+  }
+}
+
 /** @throws NoDeviceError, UnsupportedError */
-function chooseDevice(driver: CudaDriver, ordinal: number | undefined): DeviceInfo {
+function chooseDevice(driver: CudaDriver, { ordinal, capability }: CudaOptions): DeviceInfo {
   const candidates =
     ordinal === undefined
       ? Array.from({ length: deviceCount(driver) }, (_, i) => deviceInfo(driver, i))
       : [deviceInfo(driver, ordinal)];
   const [first] = candidates;
-  const chosen = candidates.find(({ capability }) => capability[0] >= oldestMajor);
+  const wanted = capability?.join(".");
+  const fitting = candidates.filter((device) => wanted === undefined || device.capability.join(".") === wanted);
+  const chosen = fitting.find((device) => device.capability[0] >= oldestMajor);
   if (chosen) return chosen;
   if (!first) return deviceInfo(driver, 0); // which says that there is none
-  const found = candidates.map(({ name, capability }) => `${name} has compute capability ${capability.join(".")}`);
+  const found = candidates.map((device) => `${device.name} has compute capability ${device.capability.join(".")}`);
+  if (fitting.length === 0) {
+    throw new NoDeviceError(`There is no CUDA device of compute capability ${wanted}: ${found.join(", ")}`, {
+      hint: "Only what CUDA_VISIBLE_DEVICES lets through is counted.",
+    });
+  }
   throw new UnsupportedError(`${found.join(", ")}; the CUDA backend needs SM90+ (H100, H200, B200, RTX 50, or later)`, {
     hint: "The WGSL backend runs the same kernels on any GPU with Vulkan.",
   });
@@ -96,9 +127,8 @@ export class CudaBackend implements Backend {
   readonly #storages = new Set<CudaStorage>();
   readonly #pinned = new Set<PinnedTensor>();
   readonly #graphs = new Set<CudaGraph>();
-  /** Lets go of what was compiled together with its kernel; the machine code stays loaded until dispose(). */
+  /** Lets go of what was compiled together with its kernel; the machine code stays loaded until it is disposed. */
   readonly #executables = new WeakMap<object, unknown>();
-  readonly #modules: ModuleHandle[] = [];
 
   constructor(context: PrimaryContext, arch: CudaArch, { pdl = true, debug = false }: CudaOptions) {
     this.#context = context;
@@ -127,27 +157,29 @@ export class CudaBackend implements Backend {
   /**
    * A stream of another library in this process, from its CUstream (0n is CUDA's legacy default stream). What is enqueued
    * here goes there, between that library's own work; it stays that library's, and must live longer than this object.
-   * @throws ArgumentError for a stream of another device or context. No check finds a pointer that is no stream at all.
+   * What is freed or unloaded while its work can't be waited for (its owner captures it, or has destroyed it) is given back
+   * by a later free() or dispose() that can wait; write and read throw meanwhile.
+   * @throws ArgumentError for a stream of another device or context, CaptureError for one that is being captured. No check
+   * finds a pointer that is no stream at all.
    */
   adoptStream(pointer: bigint): CudaStream {
     this.#streams.assertLive();
     return new CudaStream(this.#streams, checkForeignStream(this.#streams, pointer), true);
   }
 
-  /** Compiles once per kernel object; `compiler` is e.g. "NVRTC 13.0". Blocks the thread while the compiler works. */
+  /** Compiles once per kernel object, and again after the executable was disposed. Blocks the thread while the compiler works. */
   async compile<P extends Params>(kernel: Kernel<P>): Promise<CudaExecutable<P>> {
     const streams = this.#streams;
     streams.assertLive();
     this.#context.assertUsable(`compiling ${kernel.name}`);
     const known = this.#executables.get(kernel) as CudaExecutable<P> | undefined;
-    if (known) return known;
+    if (known && !known.disposed) return known;
     refuseInCapture(`compiling ${kernel.name}`);
     const { arch, pdl } = this;
     const module = emitCuda(kernel.ir);
     const compiled = compileCuda(module.source, { arch, name: kernel.name });
     const executable = new CudaExecutable({ streams, kernel, module, compiled, arch, pdl });
     this.#executables.set(kernel, executable);
-    this.#modules.push(executable.module);
     return executable;
   }
 
@@ -156,7 +188,7 @@ export class CudaBackend implements Backend {
     wholeNumber("A storage's size in bytes", byteLength, 1, Number.MAX_SAFE_INTEGER);
     const pointer = this.#context.allocate(byteLength);
     const storage = new CudaStorage(this, this.#streams, pointer, byteLength, (ended) => {
-      this.#context.release((api) => api.cuMemFree(pointer));
+      this.#context.free(pointer);
       this.#storages.delete(ended);
     });
     this.#storages.add(storage);
@@ -166,10 +198,11 @@ export class CudaBackend implements Backend {
   /**
    * A tensor in host memory that the device copies by itself: `stream.copy(pinned, tensor)` returns at once. Locked pages
    * can't be swapped out, so pin what is copied again and again, and no more.
-   * @throws ShapeError, DeviceError
+   * @throws ShapeError, DTypeError, DeviceError
    */
   pinned<N extends DTypeName>(dtype: DType<N>, shape: readonly number[]): PinnedTensor<N> {
     this.#streams.assertLive();
+    requireDType(dtype);
     const tensor = new PinnedTensor(this.#streams, dtype, shape, (ended) => this.#pinned.delete(ended));
     this.#pinned.add(tensor);
     return tensor;
@@ -179,12 +212,13 @@ export class CudaBackend implements Backend {
    * A tensor in device memory of another library in this process. It stays that library's: freeing the tensor waits for the
    * launches that may use it and calls `onFree`. What that library does with it meanwhile, and on which stream, is not known
    * here; order it by events or on an adopted stream.
-   * @throws ArgumentError for what is no memory of this device, or too little of it; ShapeError unless it is contiguous
+   * @throws ArgumentError for what is no memory of this device, or too little of it, or memory of this library's own tensors;
+   * ShapeError unless it is contiguous; DTypeError
    */
   adoptTensor<N extends DTypeName>(foreign: ForeignTensor<N>): DeviceTensor<N> {
     this.#streams.assertLive();
-    const { dtype, shape, onFree } = foreign;
     const pointer = checkForeignTensor(this.#streams, foreign);
+    const { dtype, shape, onFree } = foreign;
     const byteLength = Math.max(
       shape.reduce((product, size) => product * size, dtype.bytes),
       1,
@@ -254,16 +288,28 @@ export class CudaBackend implements Backend {
     await this.#streams.drain();
   }
 
+  /**
+   * Waits for what runs, and gives everything back; a second call does nothing.
+   * @throws CaptureError while a graph is captured. When all is done: ContextLostError when a launch turned out to have failed
+   * that nobody had waited for, DeviceError when an adopted stream's work couldn't be waited for
+   */
   async dispose(): Promise<void> {
     if (this.#streams.closed) return;
     refuseInCapture("disposing the backend");
+    const lostBefore = this.#context.lost;
     this.#streams.beginClosing(); // before memory and code go away under a running kernel
     for (const graph of this.#graphs) graph.dispose();
     for (const pinned of this.#pinned) pinned.dispose();
     for (const storage of this.#storages) storage.free();
-    for (const module of this.#modules) this.#context.unload(module);
+    for (const code of this.#streams.code) code.giveUp();
     this.#streams.close();
     this.#context.close();
+    if (this.#context.lost && !lostBefore) throw this.#context.lost;
+    if (this.#streams.leftSomething) {
+      throw new DeviceError("Not all memory was given back: the work of an adopted stream couldn't be waited for", {
+        hint: "Its owner captures it, or destroyed it too early: dispose the adopted stream before",
+      });
+    }
   }
 
   [Symbol.asyncDispose](): Promise<void> {

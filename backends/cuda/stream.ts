@@ -4,6 +4,7 @@ import { type NamedKernel, outsideCapture, refuseInCapture, thread } from "./con
 import type { DevicePointer, StreamHandle } from "./driver.ts";
 import { CudaEvent } from "./event.ts";
 import { CudaQueue, type Work } from "./queue.ts";
+import { notReady } from "./results.ts";
 import type { Streams } from "./streams.ts";
 
 const nonBlocking = 1; // CU_STREAM_NON_BLOCKING
@@ -47,13 +48,22 @@ export class CudaStream extends CudaQueue implements Disposable {
     return new CudaEvent(this.#streams, this, this.#enqueued, true);
   }
 
-  /** What is enqueued here from now on begins after the event's place was reached. @throws ArgumentError, DisposedError */
-  waitFor(event: CudaEvent): void {
+  /**
+   * What is enqueued here from now on begins after the event's place was reached, or after all that is enqueued on another
+   * stream by now. @throws ArgumentError, DisposedError, DeviceError; CaptureError while a graph is captured
+   */
+  waitFor(other: CudaEvent | CudaStream): void {
     this.#assertLive();
-    if (!(event instanceof CudaEvent)) {
-      throw new ArgumentError("waitFor takes an event of this thread", { hint: "stream.waitFor(other.record())" });
+    if (other instanceof CudaStream) {
+      other.#assertLive();
+      using event = new CudaEvent(other.#streams, other, other.#enqueued, false);
+      this.waitFor(event);
+      return;
     }
-    const handle = CudaEvent.handleOf(event, this.#streams);
+    if (!(other instanceof CudaEvent)) {
+      throw new ArgumentError("waitFor takes a stream or an event of this thread", { hint: "b.waitFor(a)" });
+    }
+    const handle = CudaEvent.handleOf(other, this.#streams);
     this.#streams.context.call("waiting for an event", (api) => api.cuStreamWaitEvent(this.#handle, handle, 0));
     this.#enqueued = ++thread.enqueued;
   }
@@ -61,12 +71,12 @@ export class CudaStream extends CudaQueue implements Disposable {
   /** Waits for everything enqueued so far, while the event loop goes on. @throws DeviceError, DisposedError */
   async synchronize(): Promise<void> {
     this.#assertLive();
-    using end = new CudaEvent(this.#streams, this, this.#enqueued, false);
-    await end.synchronize();
+    await this.ended();
   }
 
   /**
-   * Waits for its work, then gives it back; an adopted stream stays its owner's, who must not destroy it before.
+   * Waits for its work, then gives it back; an adopted stream stays its owner's, who must not destroy it before. If its owner
+   * captures it right now, it can't be waited for, and must live until the backend is disposed.
    * @throws ArgumentError for `cuda.stream`, which goes with the backend
    */
   dispose(): void {
@@ -88,7 +98,10 @@ export class CudaStream extends CudaQueue implements Disposable {
   /** @internal */
   override admit(doing: string): void {
     this.#assertLive();
-    refuseInCapture(`${doing} on a stream`, "Enqueue it on what the captured function is given: launch.launch(on)");
+    refuseInCapture(
+      `${doing} on a stream`,
+      "Enqueue it on what the captured function is given: launch.launch(on), on.copy(from, to), on.foreign(...)",
+    );
     this.#streams.context.assertUsable(doing);
   }
 
@@ -106,7 +119,7 @@ export class CudaStream extends CudaQueue implements Disposable {
       this.#kernels[slot] = kernels;
       this.#orders[slot] = order;
     }
-    if (this.#streams.debug) this.synchronizeNow();
+    if (this.#streams.debug && !this.#closed) this.synchronizeNow();
   }
 
   /** @internal Copies to the device after everything enqueued, and waits for it: `bytes` may change afterwards. */
@@ -139,17 +152,31 @@ export class CudaStream extends CudaQueue implements Disposable {
     return this.#adopted || this.#enqueued > this.#settled;
   }
 
+  /** @internal As synchronize(), also when it was disposed and is still waited for. */
+  async ended(): Promise<void> {
+    using end = new CudaEvent(this.#streams, this, this.#enqueued, false);
+    await end.synchronize();
+  }
+
   /** @internal Waits for everything enqueued; blocks the thread. @throws DeviceError when a launch failed */
   synchronizeNow(): void {
     this.#streams.context.call("waiting for launches", (api) => api.cuStreamSynchronize(this.#handle));
     this.settle(this.#enqueued);
   }
 
-  /** @internal The same, if there is anything, for those who give memory back. A failure shows in the next call that can throw. */
-  finish(): void {
-    if (!this.busy) return;
-    this.#streams.context.release((api) => api.cuStreamSynchronize(this.#handle));
-    this.settle(this.#enqueued);
+  /**
+   * @internal The same, if there is anything, for those who give memory back. False when nobody knows whether its work has
+   * ended: its owner captures an adopted stream, or has destroyed it. The fault of a launch shows in the next call that can
+   * throw.
+   */
+  finish(): boolean {
+    const { context } = this.#streams;
+    let result = this.busy ? notReady : 0;
+    if (this.busy) context.release((api) => (result = api.cuStreamSynchronize(this.#handle)));
+    if (result === 0) this.settle(this.#enqueued);
+    const ended = result === 0 || context.lost !== undefined;
+    if (ended && this.#closed) this.#giveBack();
+    return ended;
   }
 
   /** @internal Notes that its work up to number `order` has ended well. */
@@ -166,12 +193,14 @@ export class CudaStream extends CudaQueue implements Disposable {
     if (this.#closed) return;
     this.#closed = true;
     thread.generation++;
-    outsideCapture(() => {
-      this.finish();
-      if (!this.#adopted) this.#streams.context.release((api) => api.cuStreamDestroy(this.#handle));
-      this.#streams.context.launchers.delete(this);
-      this.#streams.all.delete(this);
-    });
+    outsideCapture(() => this.finish());
+  }
+
+  #giveBack(): void {
+    const { context, all } = this.#streams;
+    if (!this.#adopted) context.release((api) => api.cuStreamDestroy(this.#handle));
+    context.launchers.delete(this);
+    all.delete(this);
   }
 
   #assertLive(): void {

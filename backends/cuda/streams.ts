@@ -4,6 +4,7 @@ import type { Backend, Storage } from "../backend.ts";
 import { outsideCapture, type PrimaryContext, thread } from "./context.ts";
 import type { DevicePointer, StreamHandle } from "./driver.ts";
 import type { CudaEvent } from "./event.ts";
+import type { Lifetime } from "./lifetime.ts";
 import { CudaStorage } from "./storage.ts";
 import { CudaStream } from "./stream.ts";
 
@@ -14,6 +15,9 @@ interface PendingRead {
   copy(): Uint8Array<ArrayBuffer>;
 }
 
+/** What was never given back, since work that nobody could wait for may still use it; also keeps its host memory in place. */
+const abandoned: (() => void)[] = [];
+
 export class Streams {
   readonly backend: Backend;
   readonly context: PrimaryContext;
@@ -22,9 +26,13 @@ export class Streams {
   readonly all = new Set<CudaStream>();
   readonly events = new Set<CudaEvent>();
   readonly reads = new Set<PendingRead>();
+  /** Machine code that is loaded. */
+  readonly code = new Set<Lifetime>();
   readonly main: CudaStream;
   /** Where graphs are captured; nothing ever runs there. */
   #captures: StreamHandle | undefined;
+  /** What is to be given back when nothing runs. */
+  #ending: (() => void)[] = [];
   #closed = false;
 
   constructor(backend: Backend, context: PrimaryContext, debug: boolean) {
@@ -56,7 +64,7 @@ export class Streams {
   /** Copies in after everything enqueued on any stream, and waits for it. @throws DeviceError */
   write(storage: CudaStorage, to: DevicePointer, bytes: Uint8Array): void {
     this.readBeforeWriting([storage]);
-    this.#finishOthers();
+    this.#synchronizeOthers();
     this.main.copyIn(to, bytes);
   }
 
@@ -64,7 +72,7 @@ export class Streams {
   async read(storage: CudaStorage, offsetBytes: number, byteLength: number): Promise<Uint8Array<ArrayBuffer>> {
     const copy = () => {
       const address = this.own(storage).address(offsetBytes, byteLength); // throws once that is gone
-      this.#finishOthers();
+      this.#synchronizeOthers();
       return this.main.copyOut(address, byteLength);
     };
     const read: PendingRead = { storage, bytes: undefined, copy };
@@ -88,7 +96,7 @@ export class Streams {
   /** Waits for everything enqueued so far, while the event loop goes on. @throws DeviceError, DisposedError */
   async drain(): Promise<void> {
     const others = [...this.all].filter((stream) => stream !== this.main && stream.busy);
-    await Promise.all([this.main, ...others].map((stream) => stream.synchronize()));
+    await Promise.all([this.main, ...others].map((stream) => stream.ended()));
   }
 
   /** Waits for everything enqueued; blocks the thread. @throws DeviceError when a launch failed */
@@ -96,12 +104,13 @@ export class Streams {
     for (const stream of this.all) if (stream === this.main || stream.busy) stream.synchronizeNow();
   }
 
-  /** Waits until nothing runs, then gives something back; at the end of the capture, if there is one. */
+  /**
+   * Waits until nothing runs, then gives something back; at the end of the capture, if there is one. Where it can't wait, the
+   * next one tries again, at the latest close().
+   */
   whenIdle(release: () => void): void {
-    outsideCapture(() => {
-      for (const stream of this.all) stream.finish();
-      release();
-    });
+    this.#ending.push(release);
+    outsideCapture(() => this.#finish());
   }
 
   forCaptures(): StreamHandle {
@@ -112,19 +121,34 @@ export class Streams {
   beginClosing(): void {
     this.#closed = true;
     thread.generation++;
-    for (const stream of this.all) stream.finish();
+    this.#finish();
   }
 
   /** Gives back all streams and events. What still waits for them rejects with DisposedError. */
   close(): void {
+    this.#finish();
     for (const event of this.events) event.dispose();
     for (const stream of this.all) stream.close();
     const captures = this.#captures;
     if (captures !== undefined) this.context.release((api) => api.cuStreamDestroy(captures));
+    abandoned.push(...this.#ending);
+  }
+
+  /** Whether something was left to the driver, since there was no way to wait for what may use it. */
+  get leftSomething(): boolean {
+    return this.#ending.length > 0;
+  }
+
+  /** Waits for what runs, and gives back what waits for that. */
+  #finish(): void {
+    if (![...this.all].map((stream) => stream.finish()).every(Boolean)) return;
+    const ending = this.#ending;
+    this.#ending = [];
+    for (const end of ending) end();
   }
 
   /** The copy that follows waits for the main stream by its order. */
-  #finishOthers(): void {
-    for (const stream of this.all) if (stream !== this.main) stream.finish();
+  #synchronizeOthers(): void {
+    for (const stream of this.all) if (stream !== this.main && stream.busy) stream.synchronizeNow();
   }
 }

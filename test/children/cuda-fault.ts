@@ -214,7 +214,7 @@ const scenarios: Readonly<Record<string, () => Promise<void>>> = {
     await step("capture", () =>
       cuda.capture((on) => {
         launch.launch(on);
-        on.foreign("forking", {}, (captured) => {
+        on.foreign("forking", { reads: [], writes: [] }, (captured) => {
           const results = [
             recordOn(event[0], captured),
             waitOn(stream[0], event[0], 0),

@@ -33,6 +33,8 @@ export interface FakeCuda {
   /** Memory and a stream of another library in this process. */
   readonly foreignMemory: (bytes: number, device?: number) => bigint;
   readonly foreignStream: (device?: number) => bigint;
+  /** Its owner destroys it, whatever work is in it. */
+  readonly destroyForeignStream: (stream: bigint) => void;
   readonly nvrtcOptions: () => readonly string[];
   readonly nvrtcPrograms: () => number;
   readonly remove: () => void;
@@ -78,6 +80,7 @@ export function buildFakeCuda(): FakeCuda {
     leaks: cuda.func("int fake_leaks()"),
     foreignMemory: (bytes, device = 0) => BigInt(foreignMemory(bytes, device)),
     foreignStream: (device = 0) => BigInt(foreignStream(device)),
+    destroyForeignStream: cuda.func("void fake_destroy_foreign_stream(int64_t stream)"),
     nvrtcOptions: () => lines(readOptions()),
     nvrtcPrograms: nvrtc.func("int fake_programs()"),
     remove: () => rmSync(folder, { recursive: true }),

@@ -424,6 +424,15 @@ int cuStreamGetCtx(void *stream, void **context) {
   *context = s == &S.standard ? S.current : s->context;
   return OK;
 }
+/* Its work goes on, as after cuStreamDestroy, but nobody can wait for it. */
+void fake_destroy_foreign_stream(int64_t stream) { ((Stream *)(uintptr_t)stream)->live = 0; }
+int cuStreamIsCapturing(void *stream, int *status) {
+  IN_CONTEXT;
+  Stream *s = streamOf(stream);
+  if (!s) return INVALID_HANDLE;
+  *status = s->graph ? 1 : 0;
+  return OK;
+}
 int cuStreamSynchronize(void *stream) {
   IN_CONTEXT;
   Stream *s = streamOf(stream);
