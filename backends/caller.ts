@@ -17,8 +17,17 @@ export function callerOfBackends(): Location {
     const [, script = "", line, column] = match;
     const path = script.startsWith("file://") ? fileURLToPath(script) : script;
     if (path.startsWith(here)) continue;
-    const inside = path.startsWith(`${process.cwd()}/`);
-    return { file: inside ? relative(process.cwd(), path) : path, line: Number(line), column: Number(column) };
+    return { file: fromHere(path), line: Number(line), column: Number(column) };
   }
   return { file: "<unknown>", line: 0, column: 0 };
+}
+
+/** As a path from the working directory, if it lies there and that still exists. */
+function fromHere(path: string): string {
+  try {
+    const folder = process.cwd();
+    return path.startsWith(`${folder}/`) ? relative(folder, path) : path;
+  } catch {
+    return path;
+  }
 }

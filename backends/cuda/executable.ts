@@ -47,8 +47,6 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P>,
   readonly compileMs: number;
   /** What compiled it, e.g. "NVRTC 13.0". */
   readonly compiler: string;
-  /** @internal */
-  readonly module: ModuleHandle;
   readonly #code: Lifetime;
   readonly #context: PrimaryContext;
   readonly #streams: Streams;
@@ -76,17 +74,17 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P>,
     this.#pdl = pdl;
     this.#dynamicSharedBytes = module.dynamicSharedBytes;
     this.#tensorMaps = module.tensorMaps;
-    this.module = load(context, parts);
+    const loaded = load(context, parts);
     try {
       this.#function = context.receive(`looking up ${module.entry}`, (api, out) =>
-        api.cuModuleGetFunction(out, this.module, module.entry),
+        api.cuModuleGetFunction(out, loaded, module.entry),
       );
       this.#needs = this.#reserve();
     } catch (error) {
-      context.unload(this.module);
+      context.unload(loaded);
       throw error;
     }
-    this.#code = codeOf(streams, this.module);
+    this.#code = codeOf(streams, loaded);
   }
 
   /** @internal Whether it was disposed, by itself or with its backend. */

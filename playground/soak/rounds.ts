@@ -149,10 +149,11 @@ async function compileLoadLaunchUnload(cuda: CudaBackend, y: DeviceTensor<"f32">
   const driver = openDriver();
   const context = PrimaryContext.open(driver, deviceInfo(driver, 0));
   const streams = new Streams(cuda, context, false);
-  const executable = new CudaExecutable({ streams, kernel: count, module, compiled, arch, pdl: true });
-  executable.bind({ y }).launch();
-  await streams.drain();
-  context.unload(executable.module);
+  {
+    using executable = new CudaExecutable({ streams, kernel: count, module, compiled, arch, pdl: true });
+    executable.bind({ y }).launch();
+    await streams.drain();
+  }
   streams.beginClosing();
   streams.close();
   context.close();
