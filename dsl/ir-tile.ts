@@ -46,6 +46,14 @@ export interface Slot {
   readonly slot: Value;
 }
 
+/** From global to shared memory. */
+export interface CopyEnds {
+  readonly to: Shared;
+  readonly toIndex: readonly Value[];
+  readonly memory: Tensor;
+  readonly index: readonly Value[];
+}
+
 /** A matrix in shared memory as wgmma reads it, K contiguous; PTX ISA, "Matrix descriptor". Strides in bytes. */
 export interface MatrixOperand {
   readonly memory: Shared;
@@ -69,16 +77,12 @@ export type TileStmt =
       readonly at: Location;
     }
   /** 4, 8 or 16 bytes from global to shared memory; zeros where `guard` is false. */
-  | {
+  | ({
       readonly kind: "copyAsync";
-      readonly to: Shared;
-      readonly toIndex: readonly Value[];
-      readonly memory: Tensor;
-      readonly index: readonly Value[];
       readonly lanes: LaneCount;
       readonly guard: Value | undefined;
       readonly at: Location;
-    }
+    } & CopyEnds)
   /** Groups this thread's copies since the last commit. */
   | { readonly kind: "asyncCommit"; readonly at: Location }
   /** Until at most `pending` of this thread's groups are under way. */
@@ -86,15 +90,7 @@ export type TileStmt =
   /** This thread arrives, once its copies so far are done; what it stored itself is not ordered by that. */
   | ({ readonly kind: "asyncArrive"; readonly at: Location } & Slot)
   /** `count` contiguous elements, a multiple of 16 bytes, by one thread; their bytes are counted by the barrier. */
-  | ({
-      readonly kind: "bulkCopy";
-      readonly to: Shared;
-      readonly toIndex: readonly Value[];
-      readonly memory: Tensor;
-      readonly index: readonly Value[];
-      readonly count: Value;
-      readonly at: Location;
-    } & Slot)
+  | ({ readonly kind: "bulkCopy"; readonly count: Value; readonly at: Location } & CopyEnds & Slot)
   /** A box from `index` on, by one thread; the whole box's bytes are counted by the barrier. */
   | ({
       readonly kind: "tensorCopy";

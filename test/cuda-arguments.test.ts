@@ -1,6 +1,6 @@
 /** What JavaScript passes wrongly to the CUDA backend's run-time layer, and what it is told; on the stand-in for libcuda. */
 import koffi from "koffi";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { compileCuda } from "../backends/cuda/compile.ts";
 import type { CudaOptions, CudaQueue } from "../backends/cuda/index.ts";
 import { openCuda } from "../backends/cuda/runtime.ts";
@@ -14,7 +14,8 @@ import {
   ShapeError,
   UnsupportedError,
 } from "../dsl/errors.ts";
-import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { cCompiler } from "./fake-cuda/build.ts";
+import { standInDriver } from "./fake-cuda/hooks.ts";
 import { boundAxpy, fakeKernel, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
@@ -25,16 +26,8 @@ if (!cCompiler)
 const nothing = { reads: [], writes: [] };
 
 describe.skipIf(!cCompiler)("arguments on a stand-in driver", () => {
-  let fake: FakeCuda;
-  beforeAll(() => {
-    fake = buildFakeCuda();
-  });
-  beforeEach(() => fake.reset());
-  afterEach(() => {
-    vi.restoreAllMocks();
-    expect(fake.violations()).toBe(0);
-  });
-  afterAll(() => fake.remove());
+  const fake = standInDriver();
+  afterEach(() => void vi.restoreAllMocks());
 
   describe("of foreign", () => {
     it("are what is done, the tensors it uses, and a function", async () => {

@@ -6,10 +6,11 @@
 import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { cudaAvailable, openCuda, whyNoCuda } from "../backends/cuda/runtime.ts";
 import { ArgumentError, DisposedError, LaunchRefusedError, NoDeviceError, UnsupportedError } from "../dsl/errors.ts";
-import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { cCompiler } from "./fake-cuda/build.ts";
+import { standInDriver } from "./fake-cuda/hooks.ts";
 import { axpy, bound, boundAxpy, bytesOf, fakeKernel, floatsOf, idle, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
@@ -20,13 +21,7 @@ const collectGarbage: () => void = runInNewContext("gc");
 if (!cCompiler) console.warn("cuda-driver.test.ts: SKIPPED, there is no C compiler to build the stand-in for libcuda");
 
 describe.skipIf(!cCompiler)("CUDA backend on a stand-in driver", () => {
-  let fake: FakeCuda;
-  beforeAll(() => {
-    fake = buildFakeCuda();
-  });
-  beforeEach(() => fake.reset());
-  afterEach(() => expect(fake.violations()).toBe(0));
-  afterAll(() => fake.remove());
+  const fake = standInDriver();
 
   it("names the device and is available", async () => {
     await using cuda = await openCuda();

@@ -4,7 +4,7 @@ import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import koffi from "koffi";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import { cudaAvailable, openCuda } from "../backends/cuda/runtime.ts";
 import { f32 } from "../dsl/dtype.ts";
 import {
@@ -26,7 +26,8 @@ import { kernel } from "../dsl/kernel.ts";
 import { output } from "../dsl/params.ts";
 import { size } from "../dsl/size.ts";
 import { makeCompiler } from "./children/cache-support.ts";
-import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { cCompiler } from "./fake-cuda/build.ts";
+import { standInDriver } from "./fake-cuda/hooks.ts";
 import { axpy, bound, boundAxpy, fakeKernel, idle, trap, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
@@ -34,21 +35,13 @@ vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kerne
 if (!cCompiler) console.warn("cuda-faults.test.ts: SKIPPED, there is no C compiler to build the stand-in for libcuda");
 
 describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
-  let fake: FakeCuda;
+  const fake = standInDriver();
   let folder: string;
   beforeAll(() => {
-    fake = buildFakeCuda();
     folder = mkdtempSync(join(tmpdir(), "tegula-faults-"));
   });
-  beforeEach(() => fake.reset());
-  afterEach(() => {
-    vi.unstubAllEnvs();
-    expect(fake.violations()).toBe(0);
-  });
-  afterAll(() => {
-    fake.remove();
-    rmSync(folder, { recursive: true });
-  });
+  afterEach(() => void vi.unstubAllEnvs());
+  afterAll(() => rmSync(folder, { recursive: true }));
 
   it("maps the compiler's complaint to TypeScript", async () => {
     await using cuda = await openCuda();

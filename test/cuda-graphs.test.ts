@@ -1,13 +1,14 @@
 /** Graphs: captured, launched, updated, and everything that can't be captured; on the stand-in for libcuda. */
 import koffi from "koffi";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { CudaQueue } from "../backends/cuda/index.ts";
 import { openCuda } from "../backends/cuda/index.ts";
 import type { CudaBackend } from "../backends/cuda/runtime.ts";
 import { f32 } from "../dsl/dtype.ts";
 import { ArgumentError, CaptureError, DeviceError, DisposedError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
-import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { cCompiler } from "./fake-cuda/build.ts";
+import { standInDriver } from "./fake-cuda/hooks.ts";
 import { bound, boundAxpy, fakeKernel, idle, trap, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
@@ -26,13 +27,7 @@ async function chainOf(cuda: CudaBackend) {
 }
 
 describe.skipIf(!cCompiler)("graphs on a stand-in driver", () => {
-  let fake: FakeCuda;
-  beforeAll(() => {
-    fake = buildFakeCuda();
-  });
-  beforeEach(() => fake.reset());
-  afterEach(() => expect(fake.violations()).toBe(0));
-  afterAll(() => fake.remove());
+  const fake = standInDriver();
 
   it("do what the chain does eagerly", async () => {
     await using cuda = await openCuda();

@@ -1,13 +1,14 @@
 /** Bound launches of the CUDA backend, on the stand-in for libcuda (cuda-driver.test.ts). */
 import { setTimeout } from "node:timers/promises";
 import { MessageChannel, receiveMessageOnPort } from "node:worker_threads";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { openCuda } from "../backends/cuda/runtime.ts";
 import { DeviceTensor, deviceTensor, frozenTensor } from "../backends/tensor.ts";
 import { bf16, f32, i32, u32 } from "../dsl/dtype.ts";
 import { ArgumentError, DisposedError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
-import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { cCompiler } from "./fake-cuda/build.ts";
+import { standInDriver } from "./fake-cuda/hooks.ts";
 import { axpy, bound, boundAxpy, fakeKernel, idle, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
@@ -18,13 +19,7 @@ const use = fakeKernel("use", { tensors: { w: "frozen", y: "output" } });
 const make = fakeKernel("make", { tensors: { w: "output" } });
 
 describe.skipIf(!cCompiler)("launches on a stand-in driver", () => {
-  let fake: FakeCuda;
-  beforeAll(() => {
-    fake = buildFakeCuda();
-  });
-  beforeEach(() => fake.reset());
-  afterEach(() => expect(fake.violations()).toBe(0));
-  afterAll(() => fake.remove());
+  const fake = standInDriver();
 
   it("have the arguments, layout and attribute that C expects", async () => {
     await using cuda = await openCuda();

@@ -2,11 +2,12 @@
 import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { openCuda } from "../backends/cuda/runtime.ts";
 import { f32 } from "../dsl/dtype.ts";
 import { HostTensor } from "../dsl/host.ts";
-import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { cCompiler } from "./fake-cuda/build.ts";
+import { standInDriver } from "./fake-cuda/hooks.ts";
 import { boundAxpy, fakeKernel, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
@@ -30,13 +31,7 @@ async function usedBytes(): Promise<number> {
 }
 
 describe.skipIf(!cCompiler)("leaks on a stand-in driver", () => {
-  let fake: FakeCuda;
-  beforeAll(() => {
-    fake = buildFakeCuda();
-  });
-  beforeEach(() => fake.reset());
-  afterEach(() => expect(fake.violations()).toBe(0));
-  afterAll(() => fake.remove());
+  const fake = standInDriver();
 
   /** Bytes that `count` rounds add, after a tenth as many; nothing that the driver hands out may be left. */
   async function growth(round: (i: number) => unknown, rounds = count): Promise<number> {

@@ -2,12 +2,13 @@
  * What the CUDA backend gives back, and when: never while work may use it, also where nobody can wait for that work; on the
  * stand-in for libcuda (cuda-driver.test.ts).
  */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { openCuda } from "../backends/cuda/runtime.ts";
 import { f32 } from "../dsl/dtype.ts";
 import { ArgumentError, ContextLostError, DeviceError, DisposedError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
-import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { cCompiler } from "./fake-cuda/build.ts";
+import { standInDriver } from "./fake-cuda/hooks.ts";
 import { axpy, bound, boundAxpy, idle, trap, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
@@ -16,13 +17,7 @@ if (!cCompiler)
   console.warn("cuda-lifetimes.test.ts: SKIPPED, there is no C compiler to build the stand-in for libcuda");
 
 describe.skipIf(!cCompiler)("lifetimes on a stand-in driver", () => {
-  let fake: FakeCuda;
-  beforeAll(() => {
-    fake = buildFakeCuda();
-  });
-  beforeEach(() => fake.reset());
-  afterEach(() => expect(fake.violations()).toBe(0));
-  afterAll(() => fake.remove());
+  const fake = standInDriver();
 
   const times = (call: string) => fake.log().filter((line) => line === call).length;
 

@@ -1,10 +1,11 @@
 /** Streams, events, pinned memory and what other libraries lend, on the stand-in for libcuda (cuda-driver.test.ts). */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { openCuda } from "../backends/cuda/runtime.ts";
 import { bf16, f32 } from "../dsl/dtype.ts";
 import { ArgumentError, DisposedError, OutOfMemoryError, ShapeError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
-import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { cCompiler } from "./fake-cuda/build.ts";
+import { standInDriver } from "./fake-cuda/hooks.ts";
 import { bound, boundAxpy, idle, trap, valuesOf, vector } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
@@ -15,13 +16,7 @@ if (!cCompiler) console.warn("cuda-streams.test.ts: SKIPPED, there is no C compi
 const notAddresses = [0n, -1n, 2n ** 57n, 2n ** 64n, 4096, NaN, 2 ** 53, undefined, "0x1000", null];
 
 describe.skipIf(!cCompiler)("streams on a stand-in driver", () => {
-  let fake: FakeCuda;
-  beforeAll(() => {
-    fake = buildFakeCuda();
-  });
-  beforeEach(() => fake.reset());
-  afterEach(() => expect(fake.violations()).toBe(0));
-  afterAll(() => fake.remove());
+  const fake = standInDriver();
 
   describe("streams and events", () => {
     it("run apart, and in the order that events give them", async () => {

@@ -1,11 +1,12 @@
 /** Clusters and tensor maps against the stand-in for libcuda: what crosses the FFI, and what is refused before. */
-import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { openCuda } from "../backends/cuda/runtime.ts";
 import { DeviceTensor } from "../backends/tensor.ts";
 import { bf16 } from "../dsl/dtype.ts";
 import { size } from "../dsl/size.ts";
 import { ArgumentError, LaunchRefusedError } from "../dsl/errors.ts";
-import { buildFakeCuda, cCompiler, type FakeCuda } from "./fake-cuda/build.ts";
+import { cCompiler } from "./fake-cuda/build.ts";
+import { standInDriver } from "./fake-cuda/hooks.ts";
 import { bound, fakeKernel } from "./fake-cuda/kernels.ts";
 
 vi.mock("../backends/cuda/emit.ts", async () => (await import("./fake-cuda/kernels.ts")).fakeEmitter());
@@ -15,12 +16,7 @@ const anySize = { tensors: { x: "input" }, dtype: bf16, shape: [rows, columns] }
 const loads = fakeKernel("loads", { ...anySize, tensorMapBox: [32, 64] });
 
 describe.skipIf(!cCompiler)("tiles on a stand-in driver", () => {
-  let fake: FakeCuda;
-  beforeAll(() => {
-    fake = buildFakeCuda();
-  });
-  beforeEach(() => fake.reset());
-  afterAll(() => fake.remove());
+  const fake = standInDriver();
 
   const encodings = () => fake.log().filter((line) => line.startsWith("tensor map"));
 

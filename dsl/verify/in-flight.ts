@@ -80,7 +80,6 @@ class Flights {
   private after(stmt: Stmt, states: States): States {
     switch (stmt.kind) {
       case "declare":
-        return this.touch(stmt.register, stmt.at, states);
       case "write":
         return this.touch(stmt.register, stmt.at, states);
       case "let":

@@ -22,6 +22,18 @@ export const tokenCounts = [1, 2, 4, 8, 16] as const;
 
 /** Each shape once, in the order of the file; f32 weights have no kernel yet. */
 export function cases(): readonly Case[] {
+  return (shapesRead ??= readShapes());
+}
+
+/** By `dtype,N,K,M`. Output types aren't told apart there. */
+export function peers(): ReadonlyMap<string, Peer> {
+  return (peersRead ??= readPeers());
+}
+
+let shapesRead: readonly Case[] | undefined;
+let peersRead: ReadonlyMap<string, Peer> | undefined;
+
+function readShapes(): readonly Case[] {
   const seen = new Map<string, Case>();
   for (const row of readCsv("shapes.csv")) {
     const { class: group = "", model = "", layer = "", N, K, weight_dtype: dtype, out_dtype: out } = row;
@@ -39,8 +51,7 @@ export interface Peer {
   readonly ratio: number;
 }
 
-/** By `dtype,N,K,M`. Output types aren't told apart there. */
-export function peers(): ReadonlyMap<string, Peer> {
+function readPeers(): ReadonlyMap<string, Peer> {
   const rows = readCsv("peers.csv").map(({ dtype, N, K, M, ...row }) => {
     const [cublasUs, coldUs] = [Number(row["cublas_cold_us"]), Number(row["best_peer_cold_us"])];
     return [[dtype, N, K, M].join(), { name: row["best_peer"] ?? "", coldUs, ratio: cublasUs / coldUs }] as const;
