@@ -28,6 +28,7 @@ import {
 import { composition, makeLayout, parseLayout, Swizzle } from "../dsl/layout/index.ts";
 import { type GemmConfig, planOf, tileK } from "./gemm-plan.ts";
 import type { OutName } from "./ll-gemm.ts";
+import { fillRing } from "./ring.ts";
 
 /** bf16 weights and tokens. */
 export function gemmBf16<Out extends OutName>(config: GemmConfig<Out>) {
@@ -82,24 +83,11 @@ export function gemmBf16<Out extends OutName>(config: GemmConfig<Out>) {
         ring.full.arriveExpect(ring.stage(i), bytes);
         t.copyTensor(mapW, [tileColumn.mul(tileN), i.mul(tileK)], stage(sW, i), ring.full, ring.stage(i));
       };
-      const early = steps.min(stages);
-      t.when(t.lane.eq(0), () => {
-        for (const i of t.range(early)) copyW(i);
+      fillRing(t, ring, steps, copyW, () => {
+        const { x } = t.pdl.wait();
+        const mapX = t.tensorMap(x, [tileM, tileK], boxes);
+        return (i) => t.copyTensor(mapX, [tileRow.mul(tileM), i.mul(tileK)], stage(sX, i), ring.full, ring.stage(i));
       });
-      const { x } = t.pdl.wait();
-      const mapX = t.tensorMap(x, [tileM, tileK], boxes);
-      const copyX = (i: Expr<"i32">) =>
-        t.copyTensor(mapX, [tileRow.mul(tileM), i.mul(tileK)], stage(sX, i), ring.full, ring.stage(i));
-      t.when(t.lane.eq(0), () => {
-        for (const i of t.range(early)) copyX(i);
-      });
-      for (const i of t.range(early, steps)) {
-        ring.acquire(i);
-        t.when(t.lane.eq(0), () => {
-          copyW(i);
-          copyX(i);
-        });
-      }
     };
 
     /** For rows that are no multiples of 16 bytes: all four warps copy, each thread 8 elements of every 16th row. */

@@ -28,6 +28,7 @@ import {
 import { composition, makeLayout, select, Swizzle } from "../dsl/layout/index.ts";
 import { maxOf } from "../dsl/size.ts";
 import * as ll from "./ll-gemm.ts";
+import { fillRing } from "./ring.ts";
 import { addPartials, partialSums, sendPartials } from "./split-k.ts";
 
 export interface LlGemmStreamConfig<Out extends ll.OutName = ll.OutName> extends ll.GemmSizes<Out> {
@@ -109,25 +110,12 @@ function multiply<In extends ll.InName, Out extends ll.OutName>(
       ring.full.arriveExpect(ring.stage(i), (rows + tokens) * boxes * 128);
       eachBox(i, (b, k) => t.copyTensor(mapW, [tileN.mul(rows), k], box(sW, b, i), ring.full, ring.stage(i)));
     };
-    const early = t.dim(steps).min(stages);
-    t.when(t.lane.eq(0), () => {
-      for (const i of t.range(early)) copyW(i);
+    fillRing(t, ring, t.dim(steps), copyW, () => {
+      t.pdl.launchDependents();
+      const { x } = t.pdl.wait();
+      const mapX = t.tensorMap(x, [tokens, boxK], swizzled);
+      return (i) => eachBox(i, (b, k) => t.copyTensor(mapX, [0, k], box(sX, b, i), ring.full, ring.stage(i)));
     });
-    t.pdl.launchDependents();
-    const { x } = t.pdl.wait();
-    const mapX = t.tensorMap(x, [tokens, boxK], swizzled);
-    const copyX = (i: Expr<"i32">) =>
-      eachBox(i, (b, k) => t.copyTensor(mapX, [0, k], box(sX, b, i), ring.full, ring.stage(i)));
-    t.when(t.lane.eq(0), () => {
-      for (const i of t.range(early)) copyX(i);
-    });
-    for (const i of t.range(early, steps)) {
-      ring.acquire(i);
-      t.when(t.lane.eq(0), () => {
-        copyW(i);
-        copyX(i);
-      });
-    }
   };
   t.when(t.warp.lt(mmaWarps), consume, produce);
 
