@@ -120,7 +120,7 @@ export function deviceTensor<N extends DTypeName>(
   source: HostTensor<N> | DType<N>,
   shape: readonly number[] = [],
 ): DeviceTensor<N> {
-  if (!(source instanceof HostTensor) && !isStranger(source, ["name", "bytes", "kind"])) {
+  if (!(source instanceof HostTensor) && !isDType(source)) {
     throw new ArgumentError(
       `A tensor is made from a HostTensor, or a dtype and a shape, not from ${describe(source)}`,
       {
@@ -178,6 +178,11 @@ export function requireWritable({ frozenAt }: Storage, what: string): void {
  */
 export function isStranger(value: unknown, fields: readonly string[]): boolean {
   return typeof value === "object" && value !== null && fields.every((field) => field in value);
+}
+
+/** A dtype is known by its fields alone, so that it may come from anywhere. */
+export function isDType(value: unknown): boolean {
+  return isStranger(value, ["name", "bytes", "kind"]);
 }
 
 /** What to do about a stranger that was a device tensor. */

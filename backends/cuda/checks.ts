@@ -2,7 +2,7 @@
 import { describe } from "../../dsl/check.ts";
 import type { DType } from "../../dsl/dtype.ts";
 import { ArgumentError, DTypeError } from "../../dsl/errors.ts";
-import { isStranger } from "../tensor.ts";
+import { isDType } from "../tensor.ts";
 
 /** @throws ArgumentError unless `value` is a whole number in [min, max] */
 export function wholeNumber(what: string, value: number, min: number, max: number): number {
@@ -12,7 +12,7 @@ export function wholeNumber(what: string, value: number, min: number, max: numbe
 
 /** @throws DTypeError */
 export function requireDType(dtype: DType): void {
-  if (isStranger(dtype, ["name", "bytes", "kind"])) return;
+  if (isDType(dtype)) return;
   throw new DTypeError(`A dtype is needed here, e.g. f32, not ${describe(dtype)}`);
 }
 

@@ -5,7 +5,7 @@ import { ArgumentError, DeviceError, NoDeviceError, UnsupportedError } from "../
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
 import type { Backend, Storage } from "../backend.ts";
-import { DeviceTensor, requireWritable } from "../tensor.ts";
+import { byteLengthOf, DeviceTensor, requireWritable } from "../tensor.ts";
 import { checkForeignStream, checkForeignTensor, type ForeignTensor } from "./adopt.ts";
 import { notDetached, requireDType, wholeNumber } from "./checks.ts";
 import { type CudaArch, compileCuda, findCompiler } from "./compile.ts";
@@ -219,10 +219,7 @@ export class CudaBackend implements Backend {
     this.#streams.assertLive();
     const pointer = checkForeignTensor(this.#streams, foreign);
     const { dtype, shape, onFree } = foreign;
-    const byteLength = Math.max(
-      shape.reduce((product, size) => product * size, dtype.bytes),
-      1,
-    );
+    const byteLength = Math.max(byteLengthOf(dtype, shape), 1);
     const storage = new CudaStorage(this, this.#streams, pointer, byteLength, (ended) => {
       this.#storages.delete(ended);
       try {

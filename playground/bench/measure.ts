@@ -190,7 +190,10 @@ export class Weights implements Disposable {
     const taken = [...new Set(all.filter((graph) => graph !== undefined))];
     const times = await interleaved(taken, replays);
     const timesOf = (graph: Series | undefined): Quantiles | undefined => graph && times[taken.indexOf(graph)];
-    for (const graph of taken) await this.#checked(chosen.candidate.name, graph, M, y, expected);
+    for (const graph of taken) {
+      const isTheirs = graph === cublasHot || theirs.includes(graph);
+      await this.#checked(isTheirs ? "cuBLASLt" : chosen.candidate.name, graph, M, y, expected);
+    }
     const [oursTimes, againTimes, oursHot, oursWithoutPdl] = [chosen.graph, again, hot, withoutPdl].map(timesOf);
     if (!oursTimes || !againTimes || !oursHot || !oursWithoutPdl) throw new Error("a series is missing");
     return {
