@@ -5,7 +5,9 @@
  *
  *     last warp     64 rows of w, `boxes` times 128 bytes each, and as much of x   -> stage 0, 1, ...
  *     group 0       ldmatrix, mma of boxes 0, groups, 2 * groups, ...              <-
- *     group 1       ...     of boxes 1, groups + 1, ...; each of its warps multiplies some of the 64 rows
+ *     group 1       ...          of boxes 1, groups + 1, ...                       <-
+ *
+ * The warps of a group share its 64 rows.
  *
  * What matters is how many bytes are under way. The ring fills half of shared memory, so that two blocks fit into a
  * multiprocessor: that of the next kernel in a PDL chain asks for its weights while this one still multiplies. Weights are

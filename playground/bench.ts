@@ -16,6 +16,7 @@ import { cases, tokenCounts } from "./bench/cases.ts";
 import { Bench, type Cell } from "./bench/measure.ts";
 import { readmeWith, type Run, summary, table } from "./bench/report.ts";
 import { roofline } from "./bench/roofline.ts";
+import { progress } from "./terminal.ts";
 
 const { values: options } = parseArgs({
   options: {
@@ -65,7 +66,7 @@ async function measure(): Promise<Run> {
       using weights = await bench.weights(shape);
       for (const [j, M] of tokens.entries()) {
         const doing = `${M} x ${shape.N} x ${shape.K} ${shape.dtype}`;
-        progress(i * tokens.length + j, shapes.length * tokens.length, doing);
+        progress(doing, i * tokens.length + j, shapes.length * tokens.length);
         await weights.measure(M).then((cell) => cells.push(cell), failed);
       }
     } catch (error) {
@@ -73,7 +74,7 @@ async function measure(): Promise<Run> {
     }
     if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(all, undefined, 1)}\n`);
   }
-  progress(1, 1, "");
+  progress("", 1, 1);
   return all;
 }
 
@@ -81,14 +82,6 @@ function wholeNumber(what: string, text: string, most: number): number {
   const value = Number(text);
   if (Number.isInteger(value) && value >= 1 && value <= most) return value;
   throw new Error(`--${what}: a whole number from 1 to ${most}, not ${text}`);
-}
-
-/** A bar, on a terminal only. */
-function progress(done: number, all: number, doing: string): void {
-  if (!process.stderr.isTTY) return;
-  const filled = Math.round((30 * done) / all);
-  process.stderr.write(`\r\x1b[K${"#".repeat(filled)}${".".repeat(30 - filled)} ${done}/${all} ${doing}`);
-  if (done === all) process.stderr.write("\r\x1b[K");
 }
 
 /** As git says; a copy without git is told by TEGULA_REVISION. */

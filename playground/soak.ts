@@ -8,6 +8,7 @@
 import { parseArgs } from "node:util";
 import { formatBytes } from "../backends/cuda/context.ts";
 import { type Memory, soak, type SoakResult } from "./soak/rounds.ts";
+import { progress } from "./terminal.ts";
 
 const limitBytes = 16 * 2 ** 20;
 const kinds: readonly (keyof Memory)[] = ["heap", "resident", "device"];
@@ -34,14 +35,6 @@ if (grown.length > 0) {
 function wholeNumber(what: string, text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
   throw new Error(`--${what} is "${text}"; write a whole number, e.g. --${what} 1000`);
-}
-
-/** A bar, on a terminal only. */
-function progress(what: string, done: number, all: number): void {
-  if (!process.stderr.isTTY) return;
-  const filled = Math.round((30 * done) / all);
-  process.stderr.write(`\r\x1b[K${"#".repeat(filled)}${".".repeat(30 - filled)} ${done}/${all} ${what}`);
-  if (done === all) process.stderr.write("\r\x1b[K");
 }
 
 /** For people: of each kind of memory the start, the end and the growth. */

@@ -6,7 +6,7 @@ import type { Location } from "../source.ts";
 
 type Fail = (what: string, at: Location) => never;
 
-/** @throws VerifyError by `fail`; ShapeError, AlignmentError, DTypeError for what no instruction does */
+/** @throws VerifyError by `fail`; ShapeError, DTypeError for what no instruction does */
 export function checkTileStmt(ir: KernelIR, stmt: TileStmt, fail: Fail): void {
   const { at } = stmt;
   const needSlot = ({ barrier }: Slot): void => {
