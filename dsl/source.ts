@@ -144,6 +144,10 @@ function plainPath(script: string): string {
 }
 
 function relativePath(path: string): string {
-  const folder = `${globalThis.process?.cwd?.() ?? ""}/`;
-  return folder !== "/" && path.startsWith(folder) ? path.slice(folder.length) : path;
+  try {
+    const folder = `${globalThis.process.cwd()}/`;
+    return path.startsWith(folder) ? path.slice(folder.length) : path;
+  } catch {
+    return path; // browsers have no working directory, and that of a process may be deleted
+  }
 }

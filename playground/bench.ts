@@ -12,11 +12,12 @@ import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { ArgumentError } from "../dsl/index.ts";
 import { cases, tokenCounts } from "./bench/cases.ts";
 import { Bench, type Cell } from "./bench/measure.ts";
 import { readmeWith, type Run, summary, table } from "./bench/report.ts";
 import { roofline } from "./bench/roofline.ts";
-import { progress } from "./terminal.ts";
+import { fail, progress } from "./terminal.ts";
 
 const { values: options } = parseArgs({
   options: {
@@ -30,10 +31,11 @@ const { values: options } = parseArgs({
   },
 });
 
-const run = options.from === undefined ? await measure() : (JSON.parse(readFileSync(options.from, "utf8")) as Run);
+const { from } = options;
+const run = from === undefined ? await measure().catch(fail) : (JSON.parse(readFileSync(from, "utf8")) as Run);
 if (run.cells.length > 0) console.log(table(run));
 console.log(summary(run));
-const file = options.json ?? options.from;
+const file = options.json ?? from;
 if (file !== undefined && run.cells.length > 0) writeFileSync(file.replace(/(\.json)?$/, ".svg"), roofline(run));
 if (options.readme) {
   const readme = join(import.meta.dirname, "..", "README.md");
@@ -47,7 +49,7 @@ async function measure(): Promise<Run> {
   const replays = wholeNumber("replays", options.replays, 10_000);
   const groups = options.group?.split(",");
   const unknown = groups?.find((name) => !cases().some(({ group }) => group === name));
-  if (unknown !== undefined) throw new Error(`no shape is of the group ${unknown}`);
+  if (unknown !== undefined) throw new ArgumentError(`--group: no shape is of the group ${unknown}`);
   const only = options.shapes?.split(",");
   const shapes = cases().filter(
     ({ group, N, K, dtype }) => (groups?.includes(group) ?? true) && (only?.includes(`${N}x${K}${dtype}`) ?? true),
@@ -81,7 +83,7 @@ async function measure(): Promise<Run> {
 function wholeNumber(what: string, text: string, most: number): number {
   const value = Number(text);
   if (Number.isInteger(value) && value >= 1 && value <= most) return value;
-  throw new Error(`--${what}: a whole number from 1 to ${most}, not ${text}`);
+  throw new ArgumentError(`--${what}: a whole number from 1 to ${most}, not ${text}`);
 }
 
 /** As git says; a copy without git is told by TEGULA_REVISION. */

@@ -7,8 +7,9 @@
  */
 import { parseArgs } from "node:util";
 import { formatBytes } from "../backends/cuda/context.ts";
+import { ArgumentError } from "../dsl/index.ts";
 import { type Memory, soak, type SoakResult } from "./soak/rounds.ts";
-import { progress } from "./terminal.ts";
+import { fail, progress } from "./terminal.ts";
 
 const limitBytes = 16 * 2 ** 20;
 const kinds: readonly (keyof Memory)[] = ["heap", "resident", "device"];
@@ -22,7 +23,7 @@ const { values: options } = parseArgs({
   },
 });
 const plan = Object.fromEntries(Object.entries(options).map(([what, text]) => [what, wholeNumber(what, text)]));
-const results = await soak(plan, progress);
+const results = await soak(plan, progress).catch(fail);
 console.log(table(results));
 const grown = results.flatMap(({ what, before, after }) =>
   kinds.filter((kind) => after[kind] - before[kind] > limitBytes).map((kind) => `${kind} by ${what}`),
@@ -34,7 +35,7 @@ if (grown.length > 0) {
 
 function wholeNumber(what: string, text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
-  throw new Error(`--${what} is "${text}"; write a whole number, e.g. --${what} 1000`);
+  return fail(new ArgumentError(`--${what} is "${text}"; write a whole number, e.g. --${what} 1000`));
 }
 
 /** For people: of each kind of memory the start, the end and the growth. */

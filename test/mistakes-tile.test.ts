@@ -342,12 +342,29 @@ mistake("a tensor copy with too few coordinates", ShapeError, /a takes 2 coordin
 
 const swizzled = composition(new Swizzle(3, 3, 3), makeLayout([8, 64], [64, 1]));
 
-mistake("a swizzled box in memory aligned to less", ShapeError, /aligned to 128 bytes only[^]*alignBytes: 1024/, () =>
-  traced((t, { a }) => {
-    const map = t.tensorMap(a, [8, 64], { swizzleBytes: 128 });
-    const sA = t.sharedTile(bf16, swizzled);
-    t.copyTensor(map, [0, 0], sA, t.mbarrier(1, 1)); // wrong
-  }),
+mistake(
+  "a swizzled box in memory aligned to less",
+  AlignmentError,
+  /TMA can't fill sA: it is aligned to 128 bytes only[^]*map was made[^]*alignBytes: 1024/,
+  () =>
+    traced((t, { a }) => {
+      const map = t.tensorMap(a, [8, 64], { swizzleBytes: 128 });
+      const sA = t.sharedTile(bf16, swizzled); // cause
+      t.copyTensor(map, [0, 0], sA, t.mbarrier(1, 1)); // wrong
+    }),
+);
+
+mistake(
+  "boxes out of step with the swizzle",
+  AlignmentError,
+  /TMA can't fill ring: the box begins at a multiple of 1280 bytes only[^]*Make stages a multiple of 1024 bytes/,
+  () =>
+    traced((t, { a }) => {
+      const map = t.tensorMap(a, [8, 64], { swizzleBytes: 128 }); // cause
+      const layout = composition(new Swizzle(3, 3, 3), makeLayout([8, 64, 4], [64, 1, 640]));
+      const ring = t.sharedTile(bf16, layout, { alignBytes: 1024 });
+      t.copyTensor(map, [0, 0], ring.slice([null, null, t.warp]), t.mbarrier(1, 1)); // wrong
+    }),
 );
 
 mistake("a box by columns", ShapeError, /rows are not one after the other/, () =>

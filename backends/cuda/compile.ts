@@ -94,6 +94,14 @@ export function findCompiler(kind?: CompilerKind): CudaCompiler {
   throw new NoCompilerError(["No compiler for CUDA C was found.", ...reasons].join("\n  "));
 }
 
+/**
+ * Looks for a compiler and loads none, since a warm cache needs none: one that is there may still fail.
+ * @throws NoCompilerError with everything tried
+ */
+export function requireCompiler(): void {
+  if (expectedInstallation(undefined) === undefined) findCompiler();
+}
+
 function compileWith(source: string, options: CompileOptions, extra: readonly string[]): CompiledCuda {
   const { arch, name, compiler: kind, cache = true } = options;
   // These become arguments and file names of a compiler; a C compiler would also end the source at a NUL.

@@ -1,6 +1,7 @@
 /**
  * The primary context of a device: the one that CUDA shares among everything in a process. All calls that need a context go
- * through `call`, which makes it current, checks the answer, and remembers when a kernel has destroyed it.
+ * through `call`, which makes it current, checks the answer, and remembers when a kernel has destroyed it. It stays
+ * current, so that launches need no call for it: what another library had current before is not put back.
  */
 import {
   CaptureError,

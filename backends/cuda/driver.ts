@@ -1,8 +1,9 @@
 /**
  * The CUDA driver API, as far as Tegula uses it (docs.nvidia.com/cuda/cuda-driver-api). Each function is declared once.
  *
- * Only synchronous calls: koffi runs asynchronous ones on other threads, while CUDA's current context belongs to a thread,
- * and doesn't keep their buffers alive. What C hands out through a pointer is received in one-element typed arrays.
+ * Only synchronous calls: koffi runs asynchronous ones on other threads, while CUDA's current context belongs to a thread;
+ * it doesn't keep their buffers alive, and runs them on a stack of 128 KiB, for which no driver is made. What C hands out
+ * through a pointer is received in one-element typed arrays.
  */
 import { DeviceError, DriverTooOldError, NoDeviceError, NoDriverError, type TegulaError } from "../../dsl/errors.ts";
 import { type Library, openDriverLibrary } from "./libraries.ts";

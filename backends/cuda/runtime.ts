@@ -8,7 +8,7 @@ import type { Backend, Storage } from "../backend.ts";
 import { byteLengthOf, DeviceTensor, requireWritable } from "../tensor.ts";
 import { checkForeignStream, checkForeignTensor, type ForeignTensor } from "./adopt.ts";
 import { notDetached, requireDType, wholeNumber } from "./checks.ts";
-import { type CudaArch, compileCuda, findCompiler } from "./compile.ts";
+import { type CudaArch, compileCuda, requireCompiler } from "./compile.ts";
 import { PrimaryContext, refuseInCapture } from "./context.ts";
 import { type CudaDriver, deviceCount, type DeviceInfo, deviceInfo, openDriver } from "./driver.ts";
 import { emitCuda } from "./emit.ts";
@@ -38,7 +38,7 @@ export interface CudaOptions {
 }
 
 /**
- * Opens a GPU.
+ * Opens a GPU. Blocks the thread while the driver starts: 0.2 s for the first one of a process, on an H200.
  * @throws ArgumentError, NoDriverError, NoDeviceError, DriverTooOldError, UnsupportedError when there are only GPUs before
  * SM90, DeviceError
  */
@@ -49,7 +49,10 @@ export async function openCuda(options: CudaOptions = {}): Promise<CudaBackend> 
   return new CudaBackend(PrimaryContext.open(driver, device), archOf(device), options);
 }
 
-/** Whether openCuda() and compiling can work here: driver, a GPU of SM90 or later, and a compiler. Never throws. */
+/**
+ * Whether openCuda() and compiling can work here: driver, a GPU of SM90 or later, and a compiler, which is only looked for.
+ * Never throws.
+ */
 export function cudaAvailable(): boolean {
   return whyNoCuda() === undefined;
 }
@@ -58,7 +61,7 @@ export function cudaAvailable(): boolean {
 export function whyNoCuda(): string | undefined {
   try {
     chooseDevice(openDriver(), {});
-    findCompiler();
+    requireCompiler();
     return undefined;
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
@@ -115,6 +118,10 @@ function archOf({ capability: [major, minor] }: DeviceInfo): CudaArch {
  *
  * Work is enqueued on streams and runs in their order; streams overlap unless `waitFor` orders them. What the backend does
  * itself comes after everything enqueued so far on any of its streams: write, read, freeze, free, synchronize.
+ *
+ * It works in the device's primary context, as CUDA's runtime API does, and leaves it current in this thread; after the last
+ * dispose() on a device none is. A library with a context of its own makes that current again before its next call; in
+ * between, calls and launches here find theirs by themselves.
  */
 export class CudaBackend implements Backend {
   readonly name = "cuda";

@@ -10,7 +10,7 @@
  */
 import { bf16, type DType, type DTypeName, e4m3, e5m2, f16, f32, i32, i8 } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
-import { crd2idx, type Layout, parseLayout, size } from "../layout/index.ts";
+import { type Layout, parseLayout, rightInverse, size } from "../layout/index.ts";
 import { callerLocation } from "../source.ts";
 
 export interface MmaAtom<
@@ -40,9 +40,6 @@ export interface MmaAtom<
   readonly ptx: string;
 }
 
-/** Atoms share layouts: each is checked once. */
-const oneToOne = new WeakSet<Layout>();
-
 /** @throws Error when a layout of the table is not one-to-one onto its tile: checked when this file is loaded */
 function checked<M extends MmaAtom>(atom: M): M {
   const tiles = [
@@ -51,12 +48,10 @@ function checked<M extends MmaAtom>(atom: M): M {
     [atom.layoutC, atom.M * atom.N],
   ] as const;
   for (const [layout, count] of atom.kind === "wgmma" ? tiles.slice(2) : tiles) {
-    if (oneToOne.has(layout) && size(layout) === count) continue;
-    const seen = new Set(Array.from({ length: size(layout) }, (_, i) => crd2idx(i, layout)));
-    if (size(layout) !== count || seen.size !== count || Math.max(...seen) >= count) {
+    // As many values as elements, and every element is reached.
+    if (size(layout) !== count || size(rightInverse(layout)) !== count) {
       throw new Error(`${atom.name}: ${layout} is not one-to-one onto ${count} elements`);
     }
-    oneToOne.add(layout);
   }
   return Object.freeze(atom);
 }

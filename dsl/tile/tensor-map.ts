@@ -63,14 +63,11 @@ export class TensorMapHandle<N extends DTypeName> {
     });
   }
 
-  /**
-   * TMA writes boxes row-major, and swizzles by the address itself: the memory, and each box in it, begins at a multiple of
-   * the pattern; PTX ISA, "Swizzling modes".
-   */
+  /** TMA writes boxes row-major; where they may begin, the verifier checks. */
   private checkTarget(to: Tile<N, "shared">, at: Location): void {
     const { memory } = to.tensor;
     const { bytes } = to.dtype;
-    const { swizzleBytes, box } = this.map;
+    const { box } = this.map;
     const fail = (what: string, hint: string): never => {
       throw new ShapeError(`TMA can't fill ${to}: ${what}`, {
         at,
@@ -93,13 +90,6 @@ export class TensorMapHandle<N extends DTypeName> {
     if (swizzle && hardwareSwizzle(to) === undefined) {
       fail(`${swizzle} is not TMA's swizzle`, `Take Swizzle(${swizzle.bits}, ${4 - Math.log2(bytes)}, 3)`);
     }
-    const needed = Math.max(128, 8 * swizzleBytes);
-    if (memory.alignBytes % needed !== 0)
-      fail(`it is aligned to ${memory.alignBytes} bytes only`, `Promise { alignBytes: ${needed} }`);
-    const [origin] = to.origin;
-    const step = origin ? this.trace.facts.of(origin).multipleOf * bytes : 0;
-    if (step % needed !== 0)
-      fail(`it begins at a multiple of ${step} bytes only`, `Make stages a multiple of ${needed} bytes`);
   }
 
   static {

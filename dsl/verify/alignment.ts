@@ -1,6 +1,6 @@
-/** Vector accesses: their alignment is proved from facts about shapes and indices. */
+/** Vector accesses, and boxes that TMA writes: their alignment is proved from facts about shapes and indices. */
 import { AlignmentError, ShapeError } from "../errors.ts";
-import { formatType } from "../ir.ts";
+import { formatType, type KernelIR, walk } from "../ir.ts";
 import { type Dim, gcd, maxOf, multipleOf, Size } from "../size.ts";
 import type { Access } from "./access.ts";
 import type { FactsAnalysis } from "./facts.ts";
@@ -73,6 +73,40 @@ export function checkAlignment({ memory, index, type, at }: Access, facts: Facts
       },
     );
   }
+}
+
+/**
+ * TMA swizzles by the address itself: the memory, and each box in it, begins at a multiple of the pattern.
+ *
+ * Source: PTX ISA, "Swizzling modes".
+ * @throws AlignmentError
+ */
+export function checkBoxes(ir: KernelIR, facts: FactsAnalysis): void {
+  walk(ir.body, (stmt) => {
+    if (stmt.kind !== "tensorCopy") return;
+    const { to, toIndex, map, at } = stmt;
+    const needed = Math.max(128, 8 * map.swizzleBytes);
+    const fail = (what: string, hint: string): never => {
+      throw new AlignmentError(`TMA can't fill ${to.name}: ${what}`, {
+        at,
+        related: [
+          { what: "the map was made", at: map.at },
+          { what: `${to.name} was made`, at: to.at },
+        ],
+        hint,
+      });
+    };
+    if (to.alignBytes % needed !== 0) {
+      fail(`it is aligned to ${to.alignBytes} bytes only`, `Promise it: { alignBytes: ${needed} }`);
+    }
+    const strides = stridesOf(to.shape);
+    for (const [axis, value] of toIndex.entries()) {
+      const step = facts.of(value).multipleOf * (strides[axis]?.multipleOf ?? 1) * to.dtype.bytes;
+      if (step % needed !== 0) {
+        fail(`the box begins at a multiple of ${step} bytes only`, `Make stages a multiple of ${needed} bytes`);
+      }
+    }
+  });
 }
 
 const promise = (size: Size, multiple: number): string => `Promise it: size("${size}", { multipleOf: ${multiple} })`;

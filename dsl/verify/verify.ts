@@ -9,7 +9,8 @@
  *   divergence  barriers under block-uniform control flow, warp-wide operations under warp-uniform, wgmma for whole warpgroups
  *   in flight   accumulators of wgmma are touched after a wait only; somebody waits for every copy
  *   loops       no loop variable overflows
- *   accesses    vector alignment is proved; nothing is certainly out of bounds, at sizes tried out too
+ *   accesses    vectors, and boxes that TMA writes, are proved to be aligned; nothing is certainly out of bounds, at sizes
+ *               tried out too
  */
 import { bool, i32 } from "../dtype.ts";
 import { RoleError, ShapeError, VerifyError } from "../errors.ts";
@@ -34,6 +35,7 @@ import { isTileStmt } from "../ir-tile.ts";
 import type { Location } from "../source.ts";
 import { resultType } from "../typing.ts";
 import { checkAccesses } from "./access.ts";
+import { checkBoxes } from "./alignment.ts";
 import { checkDivergence } from "./divergence.ts";
 import { FactsAnalysis } from "./facts.ts";
 import { checkPdl } from "./pdl.ts";
@@ -52,6 +54,7 @@ export function verify(ir: KernelIR): void {
   checkSharedSize(ir);
   checkCluster(ir);
   checkWarpgroups(ir, facts);
+  checkBoxes(ir, facts);
   checkInFlight(ir);
   checkLoops(ir, facts);
   checkAccesses(ir, facts);

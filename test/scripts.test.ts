@@ -1,0 +1,40 @@
+/** What scripts say when they can't work: the message of an error and what to do about it, and no stack. */
+import { execFile } from "node:child_process";
+import { expect, it } from "vitest";
+
+interface Ended {
+  readonly code: unknown;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Runs a script where there is no driver. */
+function script(name: string, ...args: readonly string[]): Promise<Ended> {
+  return new Promise((resolve) => {
+    const env = { ...process.env, TEGULA_LIBCUDA: "/nowhere/libcuda.so.1" };
+    const child = execFile(
+      process.execPath,
+      ["--import", "tsx", `playground/${name}.ts`, ...args],
+      { env, encoding: "utf8" },
+      (_error, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr }),
+    );
+  });
+}
+
+const noDriver =
+  /^The CUDA driver library was not found at TEGULA_LIBCUDA\..*\n.*no such file\n  Install NVIDIA's driver/;
+
+it.each([
+  ["bench", [], noDriver],
+  ["bench", ["--tokens", "17"], /^--tokens: a whole number from 1 to 16, not 17$/],
+  ["bench", ["--group", "none"], /^--group: no shape is of the group none$/],
+  ["soak", [], noDriver],
+  ["soak", ["--launches", "1e6"], /^--launches is "1e6"; write a whole number, e\.g\. --launches 1000$/],
+  ["cold-start", ["--repetitions", "0"], /^--repetitions is "0"; write a whole number, e\.g\. --repetitions 5$/],
+] as const)("%s %j ends with one message and exit code 1", async (name, args, says) => {
+  const { code, stdout, stderr } = await script(name, ...args);
+  expect(stderr.trim()).toMatch(says);
+  expect(stderr).not.toMatch(/^ {4}at /m);
+  expect(stdout).toBe("");
+  expect(code).toBe(1);
+});
