@@ -5,7 +5,9 @@ export {
   type LlGemmDotConfig,
   llGemmDotConfigurations,
   llGemmDotE4m3,
+  llGemmDotF32,
 } from "./ll-gemm-dot.ts";
+export { type Epilogue, epilogue, geluTanh, type Place, relu, silu, type WithEpilogue } from "./epilogue.ts";
 export * from "./oracle.ts";
 export { gemmBf16, gemmConfigurations } from "./gemm.ts";
 export type { GemmConfig } from "./gemm-plan.ts";

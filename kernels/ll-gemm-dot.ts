@@ -18,10 +18,21 @@ import {
   type Expr,
   f32,
   type HostTensor,
+  type Params,
   powerOfTwoDivisor,
 } from "../dsl/index.ts";
 import { maxOf } from "../dsl/size.ts";
-import { type Gemm, type GemmSizes, inBf16, inE4m3, type InName, type OutName, requireCounts } from "./ll-gemm.ts";
+import type { NoParams, WithEpilogue } from "./epilogue.ts";
+import {
+  type Gemm,
+  type GemmSizes,
+  inBf16,
+  inE4m3,
+  inF32,
+  type InName,
+  type OutName,
+  requireCounts,
+} from "./ll-gemm.ts";
 
 export interface LlGemmDotConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
   /** Warps per block, 1 to 32. Default: what leaves the fewest lanes idle at the end of K; 8 where K is a Size. */
@@ -55,19 +66,31 @@ export function gemmReference(x: HostTensor, w: HostTensor, scale = 1) {
 }
 
 /** bf16 weights and tokens. */
-export function llGemmDotBf16<Out extends OutName>(config: LlGemmDotConfig<Out>) {
+export function llGemmDotBf16<Out extends OutName, P extends Params = NoParams>(
+  config: LlGemmDotConfig<Out> & WithEpilogue<P>,
+) {
   const plan = planOf(config, bf16);
   return inBf16("ll_gemm_dot", config, plan, (gemm) => dotProducts(gemm, plan));
 }
 
+/** f32 weights and bf16 tokens. */
+export function llGemmDotF32<Out extends OutName, P extends Params = NoParams>(
+  config: LlGemmDotConfig<Out> & WithEpilogue<P>,
+) {
+  const plan = planOf(config, f32);
+  return inF32("ll_gemm_dot", config, plan, (gemm) => dotProducts(gemm, plan));
+}
+
 /** e4m3 weights and tokens, with one scale each that is read from device memory. */
-export function llGemmDotE4m3<Out extends OutName>(config: LlGemmDotConfig<Out>) {
+export function llGemmDotE4m3<Out extends OutName, P extends Params = NoParams>(
+  config: LlGemmDotConfig<Out> & WithEpilogue<P>,
+) {
   const plan = planOf(config, e4m3);
   return inE4m3("ll_gemm_dot", config, plan, (gemm) => dotProducts(gemm, plan));
 }
 
-function dotProducts<In extends InName, Out extends OutName>(
-  { t, w: gW, scaleOf, M, K, out }: Gemm<In, Out>, // (N, K)
+function dotProducts<W extends InName, X extends InName>(
+  { t, w: gW, storeOf, M, K }: Gemm<W, X>, // (N, K)
   { lanes, chunk, turns, early, ragged }: ReturnType<typeof planOf>,
 ): void {
   const n = t.block.x;
@@ -82,11 +105,11 @@ function dotProducts<In extends InName, Out extends OutName>(
   }
   t.pdl.launchDependents();
   const late = t.pdl.wait();
-  const { x: gX, y: gY } = late; // (M, K), (M, N)
-  const scale = scaleOf(late);
+  const { x: gX } = late; // (M, K)
+  const storeSum = storeOf(late);
 
   const rSum = t.array(f32, tokens, { init: 0 }); // (M)
-  const addTurn = (k: Expr<"i32">, weights: Expr<In, typeof lanes>) => {
+  const addTurn = (k: Expr<"i32">, weights: Expr<W, typeof lanes>) => {
     for (const m of t.range(tokens, { unroll: true })) {
       const addToken = () => {
         const rX = gX.loadVec([m, k], lanes, inRow(k));
@@ -114,8 +137,7 @@ function dotProducts<In extends InName, Out extends OutName>(
     const m = t.thread;
     const sum = t.reg(f32, 0);
     for (const warp of t.range(t.warps, { unroll: true })) sum.update((s) => s.add(sSum.load([warp, m])));
-    const result = scale ? sum.get().mul(scale) : sum.get();
-    gY.store([m, n], result.to(out));
+    storeSum(m, n, sum.get());
   });
 }
 
@@ -160,4 +182,6 @@ export const llGemmDotConfigurations = [
   { model: "gpt-oss-120b router", dtype: "bf16", out: "bf16", N: 128, K: 2880 },
   { model: "Mixtral-8x7B router", dtype: "bf16", out: "f32", N: 8, K: 4096 },
   { model: "Mistral QKV slice", dtype: "e4m3", out: "bf16", N: 256, K: 12288 },
+  { model: "MiniMax-M2 router", dtype: "f32", out: "f32", N: 256, K: 3072 },
+  { model: "MiniMax-M3 router", dtype: "f32", out: "f32", N: 128, K: 6144 },
 ] as const;

@@ -11,34 +11,55 @@
  *
  *     lane   0 1 2 3 | 0 1 2 3 | ...   16 bytes each, rows lane / 4 and lane / 4 + 8
  *
- * Each warp then hands its partial sums to the block that owns them, through distributed shared memory; each block adds up
- * what it owns and stores it.
+ * What warps and blocks have of the same columns is then added up: split-k.ts.
  */
-import { bf16, ceilDiv, dims, type DType, e4m3, type Expr, type MmaAtom, mmaAtoms, tiledMma } from "../dsl/index.ts";
-import { parseLayout, select } from "../dsl/layout/index.ts";
+import {
+  bf16,
+  ceilDiv,
+  dims,
+  type DType,
+  e4m3,
+  type Expr,
+  type Fragment,
+  type MmaAtom,
+  mmaAtoms,
+  type Params,
+  ShapeError,
+  tiledMma,
+} from "../dsl/index.ts";
+import { parseLayout } from "../dsl/layout/index.ts";
 import { maxOf } from "../dsl/size.ts";
+import type { NoParams, WithEpilogue } from "./epilogue.ts";
 import { type Gemm, type GemmSizes, inBf16, inE4m3, type InName, type OutName, requireCounts } from "./ll-gemm.ts";
-import { addPartials, partialSums, sendPartials } from "./split-k.ts";
+import { addPartials, partialSums, partialTile } from "./split-k.ts";
 
 export interface LlGemmMmaConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
   /** Warps per block, 1 to 16. Default: as many as K gives work to, at most 4. */
   readonly warps?: number;
-  /** Blocks that share 16 columns: 1, 2, 4 or 8. */
+  /** Columns of y that a cluster makes, 16 or 32: rows of w. */
+  readonly rows?: 16 | 32;
+  /** Blocks that share these columns: 1, 2, 4 or 8. */
   readonly cluster?: 1 | 2 | 4 | 8;
   /** 64-byte pieces of each row of weights that a warp takes per turn, 1 to 16. Default: all there are, at most 8. */
   readonly pieces?: number;
-  /** Turns of weights that are on their way before the wait. */
+  /** Turns that a warp has on their way to its registers: weights before the wait, both from then on. */
   readonly early?: number;
+  /** Further turns of weights that it asks for before the wait, into L2. Default 0. */
+  readonly ahead?: number;
 }
 
 /** bf16 weights and tokens. */
-export function llGemmMmaBf16<Out extends OutName>(config: LlGemmMmaConfig<Out>) {
+export function llGemmMmaBf16<Out extends OutName, P extends Params = NoParams>(
+  config: LlGemmMmaConfig<Out> & WithEpilogue<P>,
+) {
   const plan = planOf(config, bf16);
   return inBf16("ll_gemm_mma", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, plan));
 }
 
 /** e4m3 weights and tokens, with one scale each that is read from device memory. */
-export function llGemmMmaE4m3<Out extends OutName>(config: LlGemmMmaConfig<Out>) {
+export function llGemmMmaE4m3<Out extends OutName, P extends Params = NoParams>(
+  config: LlGemmMmaConfig<Out> & WithEpilogue<P>,
+) {
   const plan = planOf(config, e4m3);
   return inE4m3("ll_gemm_mma", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, plan));
 }
@@ -46,13 +67,13 @@ export function llGemmMmaE4m3<Out extends OutName>(config: LlGemmMmaConfig<Out>)
 /** K of two instructions as memory has it: a lane's 16 bytes are 4 + 4 of each (8 + 8 of one byte). */
 const permuteK = { 2: parseLayout("(2,4,2,2):(1,8,2,4)"), 1: parseLayout("(4,4,2,2):(1,16,4,8)") } as const;
 
-function multiply<In extends InName, Out extends OutName>(
-  { t, w, scaleOf, M, N, out }: Gemm<In, Out>,
+function multiply<In extends InName>(
+  { t, w, storeOf, M, N, K }: Gemm<In>,
   atom: MmaAtom<In, In, "f32">,
-  { cluster, warps, turnK, turns, early, tokens }: ReturnType<typeof planOf>,
+  { cluster, rows, warps, turnK, rounds, early, ahead, tokens }: ReturnType<typeof planOf>,
 ): void {
-  const splitK = { M, N, out, columns: 16, tokens, slices: cluster * warps };
-  const sPart = partialSums(t, splitK);
+  const splitK = { M, N, columns: rows, tokens, parts: warps };
+  const sums = partialSums(t, splitK);
   t.cluster.arrive();
 
   const mma = tiledMma(atom, { permute: [null, null, permuteK[atom.a.bytes as 1 | 2]] }).slice(t.lane);
@@ -63,49 +84,71 @@ function multiply<In extends InName, Out extends OutName>(
       .dim(cluster * warps)
       .mul(turn)
       .add(slice);
-  const weights = (turn: Expr<"i32"> | number) => {
-    const gA = mma.partitionA(w.tile([16, turnK], [tileN, tileK(turn)])); // (value, 1, turnK / atom.K)
-    const rA = t.fragment(gA);
-    t.copy(gA, rA, { cache: "stream", guard: "edges" });
-    return rA;
-  };
-  const rEarly = Array.from({ length: early }, (_, turn) => weights(turn));
+  const gA = (turn: Expr<"i32"> | number) => mma.partitionA(w.tile([rows, turnK], [tileN, tileK(turn)])); // (value, rows / 16, turnK / atom.K)
+  const loadWeights = (turn: Expr<"i32"> | number, rA: Fragment<In, "A", MmaAtom<In, In, "f32">>) =>
+    t.copy(gA(turn), rA, { cache: "stream", guard: "edges" });
+  const rAs = Array.from({ length: early }, () => t.fragment(gA(0)));
+  for (const [turn, rA] of rAs.entries()) loadWeights(turn, rA);
   t.pdl.launchDependents();
+  if (ahead > 0) {
+    // A lane asks for a line of 128 bytes at a time.
+    const lineK = 128 / w.dtype.bytes;
+    const lines = turnK / lineK;
+    for (const turn of t.range(early, early + ahead)) {
+      for (const i of t.range(Math.ceil((rows * lines) / 32), { unroll: true })) {
+        const line = i.mul(32).add(t.lane);
+        const [n, k] = [tileN.mul(rows).add(line.div(lines)), tileK(turn).mul(lines).add(line.rem(lines)).mul(lineK)];
+        t.when(n.lt(N).and(k.lt(K)), () => t.prefetch(w, [n, k]));
+      }
+    }
+  }
   const late = t.pdl.wait();
-  const { x, y } = late; // (M, K), (M, N)
-  const scale = scaleOf(late);
+  const { x } = late; // (M, K)
+  const storeSum = storeOf(late);
 
-  const gY = y.tile([tokens, 16], [0, tileN]).map((layout) => select(layout, 1, 0)); // (16, tokens)
-  const gC = mma.partitionC(gY);
-  const rC = t.fragment(gC); // (4, 1, tokens / 8)
-  const addTurn = (turn: Expr<"i32"> | number, rA: ReturnType<typeof weights>) => {
-    const gB = mma.partitionB(x.tile([tokens, turnK], [0, tileK(turn)])); // (value, tokens / 8, turnK / atom.K)
-    const rB = t.fragment(gB);
-    t.copy(gB, rB, { guard: "edges" });
-    t.mma(rC, rA, rB);
-  };
-  for (const [turn, rA] of rEarly.entries()) addTurn(turn, rA);
-  if (maxOf(turns) > early) for (const turn of t.range(early, turns)) addTurn(turn, weights(turn));
+  const gB = (turn: Expr<"i32"> | number) => mma.partitionB(x.tile([tokens, turnK], [0, tileK(turn)])); // (value, tokens / 8, turnK / atom.K)
+  const loadTokens = (turn: Expr<"i32"> | number, rB: Fragment<In, "B", MmaAtom<In, In, "f32">>) =>
+    t.copy(gB(turn), rB, { guard: "edges" });
+  const held = rAs.map((rA) => ({ rA, rB: t.fragment(gB(0)) }));
+  for (const [turn, { rB }] of held.entries()) loadTokens(turn, rB);
+  const sC = mma.partitionC(partialTile(splitK, sums, t.warp, rows, 0));
+  const rC = t.fragment(sC); // (4, rows / 16, tokens / 8)
+  if (maxOf(rounds) > 1) {
+    for (const round of t.range(1, rounds)) {
+      for (const [i, { rA, rB }] of held.entries()) {
+        t.mma(rC, rA, rB);
+        const turn = round.mul(early).add(i);
+        loadWeights(turn, rA);
+        loadTokens(turn, rB);
+      }
+    }
+  }
+  for (const { rA, rB } of held) t.mma(rC, rA, rB);
 
+  t.copy(rC, sC);
+  t.barrier();
   t.cluster.wait(); // the other blocks have started: their memory is there
-  sendPartials(t, splitK, sPart, slice, rC, gC);
-  t.cluster.barrier();
-  addPartials(t, splitK, sPart, tileN, y, scale);
+  addPartials(t, splitK, sums, tileN, storeSum);
 }
 
-function planOf({ M, N, K, cluster = 8, ...given }: LlGemmMmaConfig, dtype: DType) {
+function planOf({ M, N, K, rows = 16, cluster = 8, ...given }: LlGemmMmaConfig, dtype: DType) {
   const piece = 64 / dtype.bytes;
   const perBlock = Math.ceil(maxOf(K) / (cluster * piece));
   const { warps = Math.min(4, perBlock) } = given;
   const { pieces = typeof K === "number" ? Math.min(8, Math.ceil(perBlock / warps)) : 4 } = given;
-  const { early = pieces > 4 || typeof K !== "number" ? 1 : 2 } = given;
-  requireCounts("llGemmMma", { warps, pieces }, 16);
   const turns = ceilDiv(K, cluster * warps * pieces * piece);
+  const { early = Math.min(pieces > 4 || typeof K !== "number" ? 1 : 2, maxOf(turns)) } = given;
+  requireCounts("llGemmMma", { warps, pieces, early }, 16);
+  const ahead = Math.min(given.ahead ?? 0, maxOf(turns) - early);
+  if (ahead > 0 && pieces % 2 !== 0) throw new ShapeError("llGemmMma asks ahead for whole lines: pieces is even");
   return {
-    ...{ grid: dims.mul(ceilDiv(N, 16), cluster), cluster, block: warps * 32, warps, turns },
+    ...{ grid: dims.mul(ceilDiv(N, rows), cluster), cluster, block: warps * 32, warps, rows },
     /** Elements of K that a warp takes per turn. */
     turnK: pieces * piece,
-    early: Math.min(early, maxOf(turns)),
+    early,
+    ahead: Math.max(0, ahead),
+    /** Each of `early` turns. */
+    rounds: ceilDiv(turns, early),
     /** 8 or 16 columns of the instruction. */
     tokens: maxOf(M) <= 8 ? 8 : 16,
   };

@@ -10,10 +10,11 @@
  * Copies run beside the threads (cp.async) and arrive at the stage's barrier when they are done. Only the warps that read
  * tokens wait for the kernel before; the others are ordered after it by the block's barrier, before they store.
  */
-import { ceilDiv, dims, type Expr, type MmaAtom, mmaAtoms, type Tile, tiledMma } from "../dsl/index.ts";
-import { composition, makeLayout, parseLayout, select, Swizzle } from "../dsl/layout/index.ts";
+import { ceilDiv, dims, type Expr, type MmaAtom, mmaAtoms, type Params, type Tile, tiledMma } from "../dsl/index.ts";
+import { composition, makeLayout, parseLayout, Swizzle } from "../dsl/layout/index.ts";
+import type { NoParams, WithEpilogue } from "./epilogue.ts";
 import { type Gemm, type GemmSizes, inBf16, inE4m3, type InName, type OutName, rowAlignBytes } from "./ll-gemm.ts";
-import { addPartials, partialSums, sendPartials } from "./split-k.ts";
+import { addPartials, partialSums, partialTile } from "./split-k.ts";
 
 export interface LlGemmPipelineConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
   /** Blocks that share 16 columns, each with its part of K: 1, 2, 4 or 8. */
@@ -28,13 +29,17 @@ const copyWarps = 4;
 const mmaWarps = 4;
 
 /** bf16 weights and tokens. */
-export function llGemmPipelineBf16<Out extends OutName>(config: LlGemmPipelineConfig<Out>) {
+export function llGemmPipelineBf16<Out extends OutName, P extends Params = NoParams>(
+  config: LlGemmPipelineConfig<Out> & WithEpilogue<P>,
+) {
   const launch = launchOf(config);
   return inBf16("ll_gemm_pipeline", config, launch, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, config));
 }
 
 /** e4m3 weights and tokens, with one scale each that is read from device memory. */
-export function llGemmPipelineE4m3<Out extends OutName>(config: LlGemmPipelineConfig<Out>) {
+export function llGemmPipelineE4m3<Out extends OutName, P extends Params = NoParams>(
+  config: LlGemmPipelineConfig<Out> & WithEpilogue<P>,
+) {
   const launch = launchOf(config);
   return inE4m3("ll_gemm_pipeline", config, launch, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, config));
 }
@@ -43,13 +48,13 @@ function launchOf({ N, cluster = 8 }: LlGemmPipelineConfig) {
   return { grid: dims.mul(ceilDiv(N, 16), cluster), cluster, block: (copyWarps + mmaWarps) * 32 };
 }
 
-function multiply<In extends InName, Out extends OutName>(
-  { t, w, scaleOf, M, N, K, out }: Gemm<In, Out>,
+function multiply<In extends InName>(
+  { t, w, storeOf, M, N, K }: Gemm<In>,
   atom: MmaAtom<In, In, "f32">,
-  { cluster = 8, stages = 4 }: LlGemmPipelineConfig<Out>,
+  { cluster = 8, stages = 4 }: LlGemmPipelineConfig,
 ): void {
-  const splitK = { M, N, out, columns: 16, tokens: 16, slices: cluster * mmaWarps };
-  const sPart = partialSums(t, splitK);
+  const splitK = { M, N, columns: 16, tokens: 16, parts: mmaWarps };
+  const sums = partialSums(t, splitK);
   t.cluster.arrive();
 
   // Rows of 256 elements, their 16-byte units swizzled so that 8 rows of a column lie in 8 different bank groups.
@@ -108,17 +113,12 @@ function multiply<In extends InName, Out extends OutName>(
       t.mma(rC, rA, rB);
       pipe.release(i);
     }
+    t.copy(rC, mma.partitionC(partialTile(splitK, sums, quarter, 16, 0)));
   };
   t.when(t.warp.lt(copyWarps / 2), copyTokens, () => t.when(t.warp.lt(copyWarps), copyWeights, multiplyTiles));
 
+  t.barrier(); // sums are there, and what the first warps waited for
   t.cluster.wait(); // the other blocks have started: their memory is there
-  t.barrier(); // orders all after the warps that waited
   const late = t.pdl.afterBarrier();
-  const gC = mma.partitionC(late.y.tile([16, 16], [0, tileN]).map((layout) => select(layout, 1, 0)));
-  t.when(t.warp.ge(copyWarps), () => {
-    const slice = t.cluster.rank.mul(mmaWarps).add(t.warp.sub(copyWarps));
-    sendPartials(t, splitK, sPart, slice, rC, gC);
-  });
-  t.cluster.barrier();
-  addPartials(t, splitK, sPart, tileN, late.y, scaleOf(late));
+  addPartials(t, splitK, sums, tileN, storeOf(late));
 }

@@ -23,15 +23,17 @@ import {
   type Expr,
   type MmaAtom,
   mmaAtoms,
+  type Params,
   ShapeError,
   type Tile,
   tiledMma,
 } from "../dsl/index.ts";
-import { composition, makeLayout, select, Swizzle } from "../dsl/layout/index.ts";
+import { composition, makeLayout, Swizzle } from "../dsl/layout/index.ts";
 import { maxOf } from "../dsl/size.ts";
+import type { NoParams, WithEpilogue } from "./epilogue.ts";
 import * as ll from "./ll-gemm.ts";
 import { fillRing } from "./ring.ts";
-import { addPartials, partialSums, sendPartials } from "./split-k.ts";
+import { addPartials, partialSums, partialTile } from "./split-k.ts";
 
 export interface LlGemmStreamConfig<Out extends ll.OutName = ll.OutName> extends ll.GemmSizes<Out> {
   /** Blocks that share 64 columns. Default: as many as make 150 blocks or more of it all. */
@@ -47,13 +49,17 @@ export interface LlGemmStreamConfig<Out extends ll.OutName = ll.OutName> extends
 }
 
 /** bf16 weights and tokens. @throws ShapeError unless K is a multiple of 8, as TMA wants its rows */
-export function llGemmStreamBf16<Out extends ll.OutName>(config: LlGemmStreamConfig<Out>) {
+export function llGemmStreamBf16<Out extends ll.OutName, P extends Params = NoParams>(
+  config: LlGemmStreamConfig<Out> & WithEpilogue<P>,
+) {
   const plan = planOf(config, bf16);
   return ll.inBf16("ll_gemm_stream", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, plan));
 }
 
 /** e4m3 weights and tokens, with one scale each that is read from device memory. @throws ShapeError unless K is a multiple of 16 */
-export function llGemmStreamE4m3<Out extends ll.OutName>(config: LlGemmStreamConfig<Out>) {
+export function llGemmStreamE4m3<Out extends ll.OutName, P extends Params = NoParams>(
+  config: LlGemmStreamConfig<Out> & WithEpilogue<P>,
+) {
   const plan = planOf(config, e4m3);
   return ll.inE4m3("ll_gemm_stream", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, plan));
 }
@@ -61,13 +67,13 @@ export function llGemmStreamE4m3<Out extends ll.OutName>(config: LlGemmStreamCon
 /** Of w, in a block. */
 const rows = 64;
 
-function multiply<In extends ll.InName, Out extends ll.OutName>(
-  { t, w, scaleOf, M, N, out }: ll.Gemm<In, Out>,
+function multiply<In extends ll.InName>(
+  { t, w, storeOf, M, N }: ll.Gemm<In>,
   atom: MmaAtom<In, In, "f32">,
   { cluster, boxK, boxes, stages, groups, rowsPerWarp, mmaWarps, tokens, steps }: ReturnType<typeof planOf>,
 ): void {
-  const splitK = { M, N, out, columns: rows, tokens, slices: cluster * groups };
-  const sPart = partialSums(t, splitK);
+  const splitK = { M, N, columns: rows, tokens, parts: groups };
+  const sums = partialSums(t, splitK);
   t.cluster.arrive();
 
   // As TMA swizzles: 16-byte units within 8 rows of 128 bytes.
@@ -100,6 +106,7 @@ function multiply<In extends ll.InName, Out extends ll.OutName>(
       t.warpBarrier(); // all lanes have read
       t.when(t.lane.eq(0), () => ring.release(i));
     }
+    t.copy(rC, mma.partitionC(partialTile(splitK, sums, group, rowsPerWarp, part)));
   };
   const produce = () => {
     const swizzled = { swizzleBytes: 128 } as const;
@@ -121,14 +128,10 @@ function multiply<In extends ll.InName, Out extends ll.OutName>(
   };
   t.when(t.warp.lt(mmaWarps), consume, produce);
 
+  t.barrier(); // sums are there, and what the last warp waited for
   t.cluster.wait(); // the other blocks have started: their memory is there
-  t.barrier(); // orders all after the warp that waited
   const late = t.pdl.afterBarrier();
-  const tileY = late.y.tile([tokens, rowsPerWarp], [0, tileN.mul(rows / rowsPerWarp).add(part)]);
-  const gC = mma.partitionC(tileY.map((layout) => select(layout, 1, 0)));
-  t.when(t.warp.lt(mmaWarps), () => sendPartials(t, splitK, sPart, t.cluster.rank.mul(groups).add(group), rC, gC));
-  t.cluster.barrier();
-  addPartials(t, splitK, sPart, tileN, late.y, scaleOf(late));
+  addPartials(t, splitK, sums, tileN, storeOf(late));
 }
 
 function planOf({ M, N, K, ...given }: LlGemmStreamConfig, dtype: DType) {

@@ -1,32 +1,40 @@
 /**
  * What the low-latency GEMMs have in common: y[m,n] = sum over k of x[m,k] * w[n,k], for 1 to 16 tokens m. The kernels of a
- * family have one body, whatever the type of weights and tokens; `inBf16` and `inE4m3` declare its parameters.
+ * family have one body, whatever the types of weights and tokens; `inBf16`, `inE4m3` and `inF32` declare its parameters and
+ * those of an epilogue.
  */
 import {
   bf16,
+  type Dependent,
   type Dim,
   type DType,
   e4m3,
+  type Early,
   type Expr,
   f32,
   frozen,
   input,
+  type Kernel,
   kernel,
   output,
+  type Params,
   ShapeError,
   type Tensor,
   type Thread,
 } from "../dsl/index.ts";
 import { maxOf, powerOfTwoDivisor } from "../dsl/size.ts";
+import { applyEpilogue, type NoParams, type Place, type WithEpilogue } from "./epilogue.ts";
 
-export type InName = "bf16" | "e4m3";
-export type OutName = "f32" | "bf16";
+/** Types of weights and tokens. */
+export type InName = "f32" | "bf16" | "e4m3";
+export type OutName = "f32" | "bf16" | "e4m3";
 
 export interface GemmSizes<Out extends OutName = OutName> {
   /** Tokens; like N and K a number, or a Size known at launch. */
   readonly M: Dim;
   readonly N: Dim;
   readonly K: Dim;
+  /** Results are rounded to it once, to nearest even; e4m3 saturates. */
   readonly out: DType<Out>;
 }
 
@@ -37,49 +45,72 @@ export interface Launch {
 }
 
 /** What a family's body is made from. */
-export interface Gemm<In extends InName, Out extends OutName> extends GemmSizes<Out> {
-  readonly t: Thread<Late<In, Out>>;
-  readonly w: Tensor<In, 2, "frozen">; // (N, K)
-  /** Loads what to multiply sums by; undefined for bf16. */
-  scaleOf(late: Late<In, Out>): Expr<"f32"> | undefined;
+export interface Gemm<W extends InName, X extends InName = W> extends Pick<GemmSizes, "M" | "N" | "K"> {
+  readonly t: Thread<Late<X>>;
+  readonly w: Tensor<W, 2, "frozen">; // (N, K)
+  /** Loads the scales, where there are any. */
+  readonly storeOf: (late: Late<X>) => StoreSum;
 }
 
+/** Scales a sum, applies the epilogue, rounds, and stores the result to y[m,n]. By one thread, where m < M and n < N. */
+export type StoreSum = (m: Expr<"i32">, n: Expr<"i32">, sum: Expr<"f32">) => void;
+
 /** What exists after the wait. */
-interface Late<In extends InName, Out extends OutName> {
-  readonly x: Tensor<In, 2, "input">; // (M, K)
-  readonly y: Tensor<Out, 2, "output">; // (M, N)
+interface Late<X extends InName> {
+  readonly x: Tensor<X, 2, "input">; // (M, K)
+  readonly y: Tensor<OutName, 2, "output">; // (M, N)
   readonly xScale?: Tensor<"f32", 1, "input">;
 }
 
+type Config<Out extends OutName, P extends Params> = GemmSizes<Out> & WithEpilogue<P>;
+
 /** bf16 weights and tokens. @throws ShapeError for more than 16 tokens */
-export function inBf16<Out extends OutName>(
+export function inBf16<Out extends OutName, P extends Params = NoParams>(
   family: string,
-  sizes: GemmSizes<Out>,
-  { grid, block, cluster }: Launch,
-  body: (gemm: Gemm<"bf16", Out>) => void,
+  config: Config<Out, P>,
+  launch: Launch,
+  body: (gemm: Gemm<"bf16">) => void,
 ) {
-  const { M, N, K, out } = sizes;
-  requireTokens(family, M);
+  const { M, N, K, out } = config;
   const alignBytes = rowAlignBytes(K, bf16);
   const params = {
     w: frozen(bf16, [N, K], { alignBytes }),
     x: input(bf16, [M, K], { alignBytes }),
     y: output(out, [M, N]),
   };
-  return kernel({ name: nameOf(`${family}_bf16`, sizes), grid, block, cluster, params }, (t, { w }) =>
-    body({ ...sizes, t, w, scaleOf: () => undefined }),
-  );
+  return traced(`${family}_bf16`, config, launch, params, (t, early) => {
+    const storeOf = (late: Late<"bf16">) => storing(t, config, { ...early, ...late });
+    body({ M, N, K, t, w: early.w, storeOf });
+  });
+}
+
+/** f32 weights, as of routers that are kept in full precision, and bf16 tokens. @throws ShapeError for more than 16 tokens */
+export function inF32<Out extends OutName, P extends Params = NoParams>(
+  family: string,
+  config: Config<Out, P>,
+  launch: Launch,
+  body: (gemm: Gemm<"f32", "bf16">) => void,
+) {
+  const { M, N, K, out } = config;
+  const params = {
+    w: frozen(f32, [N, K], { alignBytes: rowAlignBytes(K, f32) }),
+    x: input(bf16, [M, K], { alignBytes: rowAlignBytes(K, bf16) }),
+    y: output(out, [M, N]),
+  };
+  return traced(`${family}_f32`, config, launch, params, (t, early) => {
+    const storeOf = (late: Late<"bf16">) => storing(t, config, { ...early, ...late });
+    body({ M, N, K, t, w: early.w, storeOf });
+  });
 }
 
 /** e4m3 weights and tokens, with one scale each that is read from device memory. @throws ShapeError for more than 16 tokens */
-export function inE4m3<Out extends OutName>(
+export function inE4m3<Out extends OutName, P extends Params = NoParams>(
   family: string,
-  sizes: GemmSizes<Out>,
-  { grid, block, cluster }: Launch,
-  body: (gemm: Gemm<"e4m3", Out>) => void,
+  config: Config<Out, P>,
+  launch: Launch,
+  body: (gemm: Gemm<"e4m3">) => void,
 ) {
-  const { M, N, K, out } = sizes;
-  requireTokens(family, M);
+  const { M, N, K, out } = config;
   const alignBytes = rowAlignBytes(K, e4m3);
   const params = {
     w: frozen(e4m3, [N, K], { alignBytes }),
@@ -88,19 +119,43 @@ export function inE4m3<Out extends OutName>(
     xScale: input(f32, [1]),
     y: output(out, [M, N]),
   };
-  return kernel({ name: nameOf(`${family}_e4m3`, sizes), grid, block, cluster, params }, (t, { w, wScale }) => {
-    const rScaleW = wScale.load([0]);
-    body({ ...sizes, t, w, scaleOf: ({ xScale }) => xScale && rScaleW.mul(xScale.load([0])) });
+  return traced(`${family}_e4m3`, config, launch, params, (t, early) => {
+    const rScaleW = early.wScale.load([0]);
+    const storeOf = (late: Late<"e4m3">) =>
+      storing(t, config, { ...early, ...late }, late.xScale && rScaleW.mul(late.xScale.load([0])));
+    body({ M, N, K, t, w: early.w, storeOf });
   });
 }
 
-const nameOf = (family: string, { M, N, K }: GemmSizes) => `${family}_m${M}_n${N}_k${K}`;
+/** The kernel that has the epilogue's parameters beside `own`. */
+function traced<Own extends Params, P extends Params>(
+  name: string,
+  { M, N, K, epilogue }: Config<OutName, P>,
+  { grid, block, cluster }: Launch,
+  own: Own,
+  body: (t: Thread<Dependent<Own>>, early: Early<Own>) => void,
+): Kernel<Own & P> {
+  if (maxOf(M) > 16) {
+    throw new ShapeError(`${name} serves 1 to 16 tokens, not ${typeof M === "number" ? M : `${M} up to ${M.max}`}`, {
+      hint: 'For a Size say so: size("M", { max: 16 })',
+    });
+  }
+  const params: Own = { ...own, ...epilogue?.params };
+  return kernel({ name: `${name}_m${M}_n${N}_k${K}`, grid, block, cluster, params }, body) as Kernel<Own & P>;
+}
 
-function requireTokens(family: string, M: Dim): void {
-  if (maxOf(M) <= 16) return;
-  throw new ShapeError(`${family} serves 1 to 16 tokens, not ${typeof M === "number" ? M : `${M} up to ${M.max}`}`, {
-    hint: 'For a Size say so: size("M", { max: 16 })',
-  });
+/** `handles` are of all parameters, those of the epilogue too. */
+function storing<P extends Params>(
+  t: Thread,
+  { out, epilogue }: Config<OutName, P>,
+  handles: Pick<Late<InName>, "y">,
+  scale?: Expr<"f32">,
+): StoreSum {
+  return (m, n, sum) => {
+    const total = scale ? sum.mul(scale) : sum;
+    const result = epilogue ? applyEpilogue(epilogue, total, { ...handles, t, m, n } as Place<P>) : total;
+    handles.y.store([m, n], result.to(out));
+  };
 }
 
 /** What rows of K elements are aligned to, up to the 16 bytes of one load. */

@@ -14,7 +14,7 @@ export interface SummationModel {
   /** Partial sums that are combined: threads or warps times splits. */
   readonly partials: number;
   /** WGSL devices may round the product and the sum of an fma separately, and flush subnormals. */
-  readonly device: "cuda" | "wgsl";
+  readonly device: "cuda" | "wgsl" | "simulator";
 }
 
 /** One element that is out of its interval. */

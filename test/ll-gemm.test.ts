@@ -1,7 +1,7 @@
 /** The low-latency GEMMs on every device: bits on integers (O1), intervals on reals (O2), every kind of ragged shape. */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "../backends/backend.ts";
-import { bf16, type Dim, e4m3, f32, HostTensor, type Kernel, ShapeError, size } from "../dsl/index.ts";
+import { bf16, type Dim, type DType, e4m3, f32, HostTensor, type Kernel, ShapeError, size } from "../dsl/index.ts";
 import {
   checkBits,
   checkInterval,
@@ -11,6 +11,7 @@ import {
   llGemmDotBf16,
   llGemmDotConfigurations,
   llGemmDotE4m3,
+  llGemmDotF32,
   llGemmMmaBf16,
   llGemmMmaE4m3,
   llGemmPipelineBf16,
@@ -22,16 +23,18 @@ import {
 } from "../kernels/index.ts";
 import { devices, noNvcc, nvccResources, runGuarded } from "./harness.ts";
 
-type InName = "bf16" | "e4m3";
-type OutName = "f32" | "bf16";
+/** Weights; tokens of f32 weights are bf16. */
+type InName = "f32" | "bf16" | "e4m3";
+type OutName = "f32" | "bf16" | "e4m3";
+type Make = (config: Sizes & { readonly out: DType<OutName> }) => unknown;
 
-const families = {
-  dot: { bf16: llGemmDotBf16, e4m3: llGemmDotE4m3 },
+type Family = "dot" | "mma" | "pipeline" | "stream";
+const families: { readonly [F in Family]: { readonly [In in InName]?: Make } } = {
+  dot: { bf16: llGemmDotBf16, e4m3: llGemmDotE4m3, f32: llGemmDotF32 },
   mma: { bf16: llGemmMmaBf16, e4m3: llGemmMmaE4m3 },
   pipeline: { bf16: llGemmPipelineBf16, e4m3: llGemmPipelineE4m3 },
   stream: { bf16: llGemmStreamBf16, e4m3: llGemmStreamE4m3 },
-} as const;
-type Family = keyof typeof families;
+};
 
 interface Problem {
   readonly family: Family;
@@ -51,12 +54,11 @@ async function verdictOf(
   kernel = makeKernel(family, dtype, out, { M, N, K }),
 ) {
   const random = seededRandom(seed);
-  const input = dtype === "bf16" ? bf16 : e4m3;
-  const x = randomTensor(input, [M, K], data, random);
-  const w = randomTensor(input, [N, K], data, random);
+  const x = randomTensor(dtype === "e4m3" ? e4m3 : bf16, [M, K], data, random);
+  const w = randomTensor({ f32, bf16, e4m3 }[dtype], [N, K], data, random);
   const [scaleX, scaleW] = data === "integers" ? [1, 1] : [0.25, 3];
   const scales = { xScale: HostTensor.from(f32, [1], [scaleX]), wScale: HostTensor.from(f32, [1], [scaleW]) };
-  const y = HostTensor.filled(out === "f32" ? f32 : bf16, [M, N], 0);
+  const y = HostTensor.filled({ f32, bf16, e4m3 }[out], [M, N], 0);
   const args: Readonly<Record<string, HostTensor>> = { x, w, y, ...(dtype === "e4m3" ? scales : {}) };
   const { y: result } = (await runGuarded(backend, kernel, args as never)) as { readonly y: HostTensor };
   const reference = gemmReference(x, w, dtype === "e4m3" ? scaleX * scaleW : 1);
@@ -73,7 +75,9 @@ interface Sizes {
 
 function makeKernel(family: Family, dtype: InName, out: OutName, sizes: Sizes, options: object = {}): Kernel {
   const { M, N, K } = sizes;
-  return families[family][dtype]({ M, N, K, ...options, out: out === "f32" ? f32 : bf16 });
+  const make = families[family][dtype];
+  if (!make) throw new Error(`${family} has no ${dtype}`);
+  return make({ M, N, K, ...options, out: { f32, bf16, e4m3 }[out] }) as Kernel;
 }
 
 const awkwardK = [1, 2, 7, 8, 31, 32, 33, 255, 256, 257, 2047, 2048, 2049, 2880, 4095, 4096, 4097, 7168];
@@ -83,7 +87,7 @@ const cases = devices.flatMap((device) => names.map((family) => ({ ...device, fa
 
 describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
   // Software devices take seconds to compile kernels with many unrolled instructions.
-  const few = family !== "dot" && name === "wgsl";
+  const few = family !== "dot" && name !== "cuda";
   const small = name === "wgsl" ? { mma: { pieces: 1 }, stream: { stages: 2 }, dot: {}, pipeline: {} }[family] : {};
   /** Of TMA: rows of whole 16 bytes, of both types. */
   const multipleOf = family === "stream" ? 16 : 1;
@@ -94,7 +98,7 @@ describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
   });
   afterAll(() => backend?.dispose());
 
-  describe.each(["bf16", "e4m3"] as const)("%s", (dtype) => {
+  describe.each(Object.keys(families[family]) as InName[])("%s", (dtype) => {
     test.skipIf(missing)("run-time sizes: one kernel is exact for every M and every awkward K", async () => {
       const dims = { M: size("M", { max: 16 }), N: size("N"), K: size("K", { max: 16384, multipleOf }) };
       const kernel = makeKernel(family, dtype, "f32", dims, small);
@@ -141,7 +145,7 @@ describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
 
     test.skipIf(missing)("every class of data stays within the float64 interval", async () => {
       const seed = Date.now() % 1_000_000;
-      for (const out of few ? (["bf16"] as const) : (["f32", "bf16"] as const)) {
+      for (const out of few ? (["bf16"] as const) : (["f32", "bf16", "e4m3"] as const)) {
         const problem = { family, dtype, out, M: 5, N: 9, K: 2880 };
         const kernel = makeKernel(family, dtype, out, problem, small);
         for (const data of dataClasses) {
@@ -155,6 +159,27 @@ describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
   test.skipIf(missing)("the router of 8 tokens, within 60 s even on a CPU", { timeout: 60_000 }, async () => {
     const problem = { family, dtype: "bf16", out: "f32", M: 8, N: 256, K: 7168 } as const;
     expect(await verdictOf(backend, problem, "integers", 9)).toMatchObject({ ok: true });
+  });
+});
+
+describe.each(devices)("f32 weights on $name", ({ missing, open }) => {
+  let backend: Backend;
+  beforeAll(async () => {
+    if (!missing) backend = await open();
+  });
+  afterAll(() => backend?.dispose());
+
+  test.skipIf(missing)("keep every bit", async () => {
+    const [M, N, K] = [2, 5, 3072];
+    const kernel = llGemmDotF32({ M, N, K, out: f32 });
+    const random = seededRandom(5);
+    const signs = Array.from({ length: M * K }, () => (random() < 0.5 ? -1 : 1));
+    const x = HostTensor.from(bf16, [M, K], signs);
+    // One weight of each row is not zero, and has more bits than bf16 or TF32 hold.
+    const weights = Array.from({ length: N * K }, (_, i) => (i % (K + 1) === 0 ? 2 ** 24 - 1 - i : 0));
+    const w = HostTensor.from(f32, [N, K], weights);
+    const { y } = await runGuarded(backend, kernel, { w, x, y: HostTensor.filled(f32, [M, N], 0) });
+    expect(checkBits(y, gemmReference(x, w).y)).toMatchObject({ ok: true });
   });
 });
 
@@ -187,7 +212,7 @@ test.skipIf(noNvcc)("the shipped configurations compile for sm_90a without a spi
 
 test.skipIf(noNvcc).each(["sm_90a", "sm_100a", "sm_120a"] as const)("run-time sizes compile for %s", (arch) => {
   const dims = { M: size("M", { max: 16 }), N: size("N"), K: size("K") };
-  for (const dtype of ["bf16", "e4m3"] as const) {
+  for (const dtype of ["bf16", "e4m3", "f32"] as const) {
     expect(nvccResources(makeKernel("dot", dtype, "bf16", dims), arch).registers).toBeLessThanOrEqual(128);
   }
 });

@@ -4,7 +4,7 @@
  * in turns, each timed replay behind an untimed one. Every graph's result is checked before and after, over poisoned memory:
  * the data is exact in every order of summation, so samples are compared with TypeScript, all of it with cuBLASLt, bit for bit.
  */
-import { bf16, e4m3, f32, HostTensor, UnsupportedError } from "../../dsl/index.ts";
+import { bf16, ContextLostError, e4m3, f32, HostTensor, UnsupportedError } from "../../dsl/index.ts";
 import {
   type CudaBackend,
   type CudaGraph,
@@ -214,6 +214,37 @@ export class Weights implements Disposable {
     };
   }
 
+  /**
+   * The times of each candidate in a chain, by a few replays, in microseconds a launch; or why there is none. The first
+   * that runs is checked by samples, all others against it, bit for bit.
+   */
+  async trial(M: number, tried: readonly Candidate[], replays: number): Promise<readonly (number | Error)[]> {
+    const { cuda } = this.#bench;
+    const { N, K, dtype, out } = this.#shape;
+    const copies = this.#copies;
+    using x = deviceTensor<InName>(cuda, dtypes[dtype], [M, K]);
+    await fill(cuda, dtype, x.storage, seeds.x);
+    using y = deviceTensor<OutName>(cuda, dtypes[out], [M, N]);
+    using graphs = new Graphs(cuda, copies * Math.ceil(leastLaunches / copies));
+    let expected: HostTensor | undefined;
+    const found: (Series | Error)[] = [];
+    for (const candidate of tried) {
+      try {
+        const launches = await this.#launches(candidate, x, y, true);
+        const graph = graphs.capture((on, copy) => launches[copy]?.launch(on), copies);
+        const result = await this.#checked(candidate.name, graph, M, y, expected, expected ? 0 : samples);
+        expected ??= result;
+        found.push(graph);
+      } catch (error) {
+        if (error instanceof ContextLostError || !(error instanceof Error)) throw error;
+        found.push(error);
+      }
+    }
+    const running = found.filter((one) => one instanceof Series);
+    const medians = (await interleaved(running, replays)).map(({ median }) => median);
+    return found.map((one) => (one instanceof Series ? (medians[running.indexOf(one)] ?? NaN) : one));
+  }
+
   /** One of our kernels, bound to each copy of the weights. */
   async #launches({ kernel }: Candidate, x: DeviceTensor<InName>, y: DeviceTensor<OutName>, pdl: boolean) {
     const { N, K, dtype } = this.#shape;
@@ -263,6 +294,7 @@ export class Weights implements Disposable {
     M: number,
     y: DeviceTensor<OutName>,
     expected: HostTensor | undefined,
+    sampled = samples,
   ): Promise<HostTensor> {
     const { N, K, dtype, out } = this.#shape;
     const fail = (what: string): never => {
@@ -272,7 +304,7 @@ export class Weights implements Disposable {
     graph.launch();
     const result = await y.read();
     const values = result.values();
-    for (let i = 0; i < samples; i++) {
+    for (let i = 0; i < sampled; i++) {
       const at = (i * 2654435761) % (M * N);
       const [m, n] = [Math.floor(at / N), at % N];
       const row = { seed: seeds.w, start: ((this.#copies - 1) * N + n) * K };
@@ -281,7 +313,7 @@ export class Weights implements Disposable {
       if (values[at] !== rounded) fail(`[${m}, ${n}] is ${values[at]}, not ${rounded}`);
     }
     const differs = expected ? result.bytes.findIndex((byte, i) => byte !== expected.bytes[i]) : -1;
-    if (differs >= 0) fail(`cuBLASLt has other bits from byte ${differs} on`);
+    if (differs >= 0) fail(`another kernel or cuBLASLt has other bits from byte ${differs} on`);
     return result;
   }
 }

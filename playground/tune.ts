@@ -1,0 +1,127 @@
+/**
+ * Finds the fastest configuration of our low-latency GEMMs for each shape and number of tokens on the GPU at hand, and
+ * writes the table from which `linear` chooses. A configuration with a wrong result gets no time. What the table has
+ * already is kept: an interrupted run goes on where it was.
+ *
+ *   npm run tune                                     # all of bench/shapes.csv: about ten minutes on an H200
+ *   npm run tune -- --shapes 256x7168bf16,3072x1536bf16 --tokens 8,16 --again
+ *   npm run tune -- --table mine.json --trials all.jsonl    # elsewhere; also what every configuration takes
+ */
+import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { bf16, f32 } from "../dsl/index.ts";
+import { choicesFor, formatChoice, kernelOf, parseChoice } from "../kernels/linear-space.ts";
+import { type Case, cases, tokenCounts } from "./bench/cases.ts";
+import { Bench } from "./bench/measure.ts";
+import { progress } from "./terminal.ts";
+import { Compilers } from "./tune/compilers.ts";
+
+const { values: options } = parseArgs({
+  options: {
+    group: { type: "string" },
+    shapes: { type: "string" },
+    tokens: { type: "string", default: tokenCounts.join() },
+    replays: { type: "string", default: "8" },
+    table: { type: "string", default: join(import.meta.dirname, "..", "kernels", "tuned", "h200.json") },
+    trials: { type: "string" },
+    families: { type: "string", default: "dot,mma,stream" },
+    again: { type: "boolean", default: false },
+  },
+});
+
+interface Entry {
+  readonly dtype: string;
+  readonly N: number;
+  readonly K: number;
+  readonly M: number;
+  readonly choice: string;
+  readonly us: number;
+}
+
+const groups = options.group?.split(",");
+const only = options.shapes?.split(",");
+const shapes = cases().filter(
+  ({ group, N, K, dtype }) => (groups?.includes(group) ?? true) && (only?.includes(`${N}x${K}${dtype}`) ?? true),
+);
+const families = options.families.split(",");
+const counts = options.tokens.split(",").map(Number);
+/** Of the nearest count that was searched in full, the best that other counts of tokens try too. */
+const few = 5;
+
+await using bench = await Bench.open(1);
+using compilers = new Compilers();
+const entries: Entry[] = existsSync(options.table)
+  ? (JSON.parse(readFileSync(options.table, "utf8")) as { entries: Entry[] }).entries
+  : [];
+let errors = 0;
+for (const [i, shape] of shapes.entries()) {
+  const { N, K, dtype } = shape;
+  const isSame = (entry: Entry, M: number) => entry.dtype === dtype && entry.N === N && entry.K === K && entry.M === M;
+  const missing = counts.filter((M) => options.again || !entries.some((entry) => isSame(entry, M)));
+  if (missing.length === 0) continue;
+  using weights = await bench.weights(shape);
+  let best: readonly string[] | undefined;
+  for (const M of missing.toSorted((a, b) => order(a) - order(b))) {
+    progress(`${M} x ${N} x ${K} ${dtype}`, i * counts.length + missing.indexOf(M), shapes.length * counts.length);
+    const all = choicesFor({ M, N, K, dtype })
+      .filter(({ family }) => families.includes(family))
+      .map(formatChoice);
+    const tried = best && M < 8 ? all.filter((choice) => choice.startsWith("dot") || best?.includes(choice)) : all;
+    const times = await trial(weights, shape, M, tried);
+    const [first] = times;
+    if (!first) throw new Error(`nothing serves ${M} x ${N} x ${K}`);
+    if (M === 8) best = times.slice(0, few).map(([choice]) => choice);
+    const before = entries.findIndex((entry) => isSame(entry, M));
+    if (before >= 0) entries.splice(before, 1);
+    entries.push({ dtype, N, K, M, choice: first[0], us: Number(first[1].toFixed(3)) });
+    writeFileSync(
+      options.table,
+      `${JSON.stringify({ device: bench.cuda.device, date: today(), entries }, undefined, 1)}\n`,
+    );
+  }
+}
+progress("", 1, 1);
+if (errors > 0) console.log(`${errors} configurations could not be measured`);
+
+/** Fastest first. */
+async function trial(weights: Awaited<ReturnType<Bench["weights"]>>, shape: Case, M: number, tried: readonly string[]) {
+  const { N, K, dtype, out } = shape;
+  await compilers.compile({ arch: "sm_90a", M, N, K, dtype, out, choices: tried });
+  const candidates = tried.flatMap((name) => {
+    try {
+      return [{ name, kernel: kernelOf(parseChoice(name), { M, N, K, dtype, out: out === "f32" ? f32 : bf16 }) }];
+    } catch (error) {
+      errors++;
+      console.error(`${name}: ${String(error)}`);
+      return [];
+    }
+  });
+  const times = await weights.trial(M, candidates, Number(options.replays));
+  const found: [string, number][] = [];
+  for (const [i, { name }] of candidates.entries()) {
+    const time = times[i];
+    if (typeof time === "number") found.push([name, time]);
+    else if (time) {
+      errors++;
+      console.error(`${M} x ${N} x ${K} ${dtype}, ${name}: ${time.message}`);
+    }
+  }
+  found.sort(([, a], [, b]) => a - b);
+  if (options.trials !== undefined) {
+    appendFileSync(
+      options.trials,
+      `${JSON.stringify({ dtype, N, K, M, seconds: performance.now() / 1000, times: Object.fromEntries(found) })}\n`,
+    );
+  }
+  return found;
+}
+
+/** Full searches first. */
+function order(M: number): number {
+  return M === 8 ? 0 : M === 16 ? 1 : 2;
+}
+
+function today(): string {
+  return new Date().toISOString().slice(0, 10);
+}
