@@ -8,6 +8,7 @@ export {
   llGemmDotF32,
 } from "./ll-gemm-dot.ts";
 export { type Epilogue, epilogue, geluTanh, type Place, relu, silu, type WithEpilogue } from "./epilogue.ts";
+export { chooseLinear, linear, type LinearChoice, type LinearConfig, type LinearKernel } from "./linear.ts";
 export * from "./oracle.ts";
 export { gemmBf16, gemmConfigurations } from "./gemm.ts";
 export type { GemmConfig } from "./gemm-plan.ts";

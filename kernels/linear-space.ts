@@ -32,6 +32,7 @@ export interface KernelOptions {
   readonly K: Dim;
   readonly dtype: InName;
   readonly out: DType<OutName>;
+  readonly epilogue?: unknown;
 }
 
 type Maker = (config: Omit<KernelOptions, "dtype">) => Kernel;
@@ -45,7 +46,7 @@ const families = {
 const bytesOf = { bf16: bf16.bytes, e4m3: e4m3.bytes, f32: f32.bytes } as const;
 
 /**
- * The kernel of a choice. What a family does not know of `options` it refuses.
+ * The kernel of a choice.
  * @throws ShapeError for sizes that the family does not serve
  */
 export function kernelOf({ family, options }: Choice, { dtype, ...sizes }: KernelOptions): Kernel {
@@ -87,36 +88,37 @@ function dots({ M, K, dtype }: Product): Choice[] {
 }
 
 /**
- * Weights in registers: all, or as many as there is room for, then with or without the rest asked for into L2. Blocks that
- * take all registers of a multiprocessor leave none for those of the next kernel: hence a second, smaller measure.
+ * Weights in registers: all, or as many as there is room for. Blocks that take all registers of a multiprocessor leave none
+ * for those of the next kernel: hence a second, smaller measure.
  */
 function mmas({ M, N, K, dtype }: Product): Choice[] {
   if (dtype === "f32") return [];
   const all = Math.ceil((K * bytesOf[dtype]) / 64);
   const found = new Map<string, Choice>();
-  for (const rows of [16, 32]) {
+  for (const rows of [16, 32, 64]) {
     const registers = rows / 2 + (M <= 8 ? 4 : 8); // of a piece, of weights and tokens
     for (const cluster of [1, 2, 4, 8]) {
       const blocks = Math.ceil(N / rows) * cluster;
-      if ((cluster > 1 && blocks > 1100) || (cluster < 8 && blocks < 64 && cluster * 8 <= all)) continue;
-      for (const [warps, ...rooms] of [
-        [2, 160],
-        [4, 160, 96],
-        [8, 120, 64],
-        [16, 80, 48],
-      ] as const) {
+      if (blocks > (cluster === 1 ? Infinity : cluster === 2 ? 1100 : 700)) continue;
+      if (blocks < 64 && cluster < (N <= 384 ? 2 : 8) && cluster * 8 <= all) continue;
+      if (rows === 64 && (cluster < 4 || blocks < 128)) continue;
+      for (let warps = 2; warps <= 16; warps++) {
         const each = Math.ceil(all / (cluster * warps));
-        if (cluster * (warps / 2) >= all || (warps === 2 && each > 8)) continue;
+        const isPower = Number.isInteger(Math.log2(warps));
+        const rooms = roomsOf(warps);
+        // Other numbers of warps where they divide K without a rest, and all of it fits.
+        const fits = all === each * cluster * warps && each <= 8 && each * registers <= (rooms[0] ?? 0);
+        if (!isPower && !fits) continue;
+        if (cluster * (warps / 2) >= all || (warps < 4 && each > 8)) continue;
         for (const room of rooms) {
           const most = Math.min(Math.floor(room / registers), each);
-          for (const pieces of new Set(each <= most && each <= 8 ? [each] : [2, 4])) {
-            const early = Math.floor(most / pieces);
-            if (early < 1) continue;
-            const rest = Math.ceil(each / pieces) - early;
-            for (const ahead of rest > 0 ? [0, rest] : [0]) {
-              const choice: Choice = { family: "mma", options: { rows, cluster, warps, pieces, early, ahead } };
-              found.set(formatChoice(choice), choice);
-            }
+          const pieces = each <= most && each <= 8 ? each : 2;
+          const early = Math.floor(most / pieces);
+          if (early < 1) continue;
+          const halves = cluster === 1 && early === 1 && pieces > 2 ? [pieces, Math.ceil(pieces / 2)] : [pieces];
+          for (const pieces of halves) {
+            const choice: Choice = { family: "mma", options: { rows, cluster, warps, pieces, early } };
+            found.set(formatChoice(choice), choice);
           }
         }
       }
@@ -125,30 +127,36 @@ function mmas({ M, N, K, dtype }: Product): Choice[] {
   return [...found.values()];
 }
 
-/** A ring in shared memory, for megabytes of weights. */
+/** Registers for weights and tokens that a thread may hold, so that one block fits into a multiprocessor, or two. */
+function roomsOf(warps: number): readonly number[] {
+  if (warps < 4) return [160];
+  if (warps === 4) return [160, 96];
+  return warps <= 8 ? [120, 64] : [80, 48];
+}
+
+/** A ring in shared memory, for megabytes of weights; of many tiles also by blocks that make several of them. */
 function streams({ M, N, K, dtype }: Product): Choice[] {
   const rowBytes = K * bytesOf[dtype];
+  const boxes = 2;
   if (dtype === "f32" || N * rowBytes < 2.5e6 || rowBytes % 16 !== 0) return [];
   const tiles = Math.ceil(N / 64);
+  const stageBytes = (64 + (M <= 8 ? 8 : 16)) * boxes * 128;
+  const stagesOf = (kilobytes: number, steps: number) =>
+    Math.max(2, Math.min(steps, Math.floor((kilobytes * 1024) / stageBytes)));
   const found: Choice[] = [];
   for (const cluster of [1, 2, 4, 8]) {
     const blocks = tiles * cluster;
-    if ((cluster > 1 && blocks > 700) || (blocks < 100 && cluster < 8)) continue;
-    for (const [boxes, groups, rowsPerWarp] of [
-      [2, 1, 16],
-      [4, 1, 16],
-      [2, 2, 16],
-      [4, 2, 32],
-    ] as const) {
-      if (boxes * cluster * 128 > rowBytes) continue;
-      const stageBytes = (64 + (M <= 8 ? 8 : 16)) * boxes * 128;
-      const steps = Math.ceil(rowBytes / (boxes * 128 * cluster));
-      for (const kilobytes of [48, 72, 104, 208]) {
-        const stages = Math.max(2, Math.min(steps, Math.floor((kilobytes * 1024) / stageBytes)));
-        const options = { cluster, boxes, stages, groups, rowsPerWarp };
-        const same = found.some((other) => formatChoice(other) === formatChoice({ family: "stream", options }));
-        if (!same) found.push({ family: "stream", options });
-      }
+    if ((cluster > 1 && blocks > 700) || (blocks < 100 && cluster < 8) || boxes * cluster * 128 > rowBytes) continue;
+    const steps = Math.ceil(rowBytes / (boxes * 128 * cluster));
+    for (const stages of new Set([48, 72, 104, 208].map((kilobytes) => stagesOf(kilobytes, steps)))) {
+      found.push({ family: "stream", options: { cluster, boxes, stages, groups: 2 } });
+    }
+  }
+  // One or two blocks to each of 132 multiprocessors; or fewer, with as many tiles each.
+  for (const most of [132, 264].filter((most) => tiles > most)) {
+    for (const blocks of new Set([most, Math.ceil(tiles / Math.ceil(tiles / most))])) {
+      const stages = stagesOf(104, Infinity);
+      found.push({ family: "stream", options: { blocks, boxes, stages, groups: 2 } });
     }
   }
   return found;

@@ -24,7 +24,6 @@ import {
   type MmaAtom,
   mmaAtoms,
   type Params,
-  ShapeError,
   tiledMma,
 } from "../dsl/index.ts";
 import { parseLayout } from "../dsl/layout/index.ts";
@@ -36,16 +35,14 @@ import { addPartials, partialSums, partialTile } from "./split-k.ts";
 export interface LlGemmMmaConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
   /** Warps per block, 1 to 16. Default: as many as K gives work to, at most 4. */
   readonly warps?: number;
-  /** Columns of y that a cluster makes, 16 or 32: rows of w. */
-  readonly rows?: 16 | 32;
+  /** Columns of y that a cluster makes, 16, 32 or 64: rows of w. */
+  readonly rows?: 16 | 32 | 64;
   /** Blocks that share these columns: 1, 2, 4 or 8. */
   readonly cluster?: 1 | 2 | 4 | 8;
   /** 64-byte pieces of each row of weights that a warp takes per turn, 1 to 16. Default: all there are, at most 8. */
   readonly pieces?: number;
   /** Turns that a warp has on their way to its registers: weights before the wait, both from then on. */
   readonly early?: number;
-  /** Further turns of weights that it asks for before the wait, into L2. Default 0. */
-  readonly ahead?: number;
 }
 
 /** bf16 weights and tokens. */
@@ -68,9 +65,9 @@ export function llGemmMmaE4m3<Out extends OutName, P extends Params = NoParams>(
 const permuteK = { 2: parseLayout("(2,4,2,2):(1,8,2,4)"), 1: parseLayout("(4,4,2,2):(1,16,4,8)") } as const;
 
 function multiply<In extends InName>(
-  { t, w, storeOf, M, N, K }: Gemm<In>,
+  { t, w, storeOf, M, N }: Gemm<In>,
   atom: MmaAtom<In, In, "f32">,
-  { cluster, rows, warps, turnK, rounds, early, ahead, tokens }: ReturnType<typeof planOf>,
+  { cluster, rows, warps, turnK, rounds, early, tokens }: ReturnType<typeof planOf>,
 ): void {
   const splitK = { M, N, columns: rows, tokens, parts: warps };
   const sums = partialSums(t, splitK);
@@ -90,18 +87,6 @@ function multiply<In extends InName>(
   const rAs = Array.from({ length: early }, () => t.fragment(gA(0)));
   for (const [turn, rA] of rAs.entries()) loadWeights(turn, rA);
   t.pdl.launchDependents();
-  if (ahead > 0) {
-    // A lane asks for a line of 128 bytes at a time.
-    const lineK = 128 / w.dtype.bytes;
-    const lines = turnK / lineK;
-    for (const turn of t.range(early, early + ahead)) {
-      for (const i of t.range(Math.ceil((rows * lines) / 32), { unroll: true })) {
-        const line = i.mul(32).add(t.lane);
-        const [n, k] = [tileN.mul(rows).add(line.div(lines)), tileK(turn).mul(lines).add(line.rem(lines)).mul(lineK)];
-        t.when(n.lt(N).and(k.lt(K)), () => t.prefetch(w, [n, k]));
-      }
-    }
-  }
   const late = t.pdl.wait();
   const { x } = late; // (M, K)
   const storeSum = storeOf(late);
@@ -139,14 +124,11 @@ function planOf({ M, N, K, rows = 16, cluster = 8, ...given }: LlGemmMmaConfig, 
   const turns = ceilDiv(K, cluster * warps * pieces * piece);
   const { early = Math.min(pieces > 4 || typeof K !== "number" ? 1 : 2, maxOf(turns)) } = given;
   requireCounts("llGemmMma", { warps, pieces, early }, 16);
-  const ahead = Math.min(given.ahead ?? 0, maxOf(turns) - early);
-  if (ahead > 0 && pieces % 2 !== 0) throw new ShapeError("llGemmMma asks ahead for whole lines: pieces is even");
   return {
     ...{ grid: dims.mul(ceilDiv(N, rows), cluster), cluster, block: warps * 32, warps, rows },
     /** Elements of K that a warp takes per turn. */
     turnK: pieces * piece,
     early,
-    ahead: Math.max(0, ahead),
     /** Each of `early` turns. */
     rounds: ceilDiv(turns, early),
     /** 8 or 16 columns of the instruction. */

@@ -25,7 +25,6 @@ const { values: options } = parseArgs({
     replays: { type: "string", default: "8" },
     table: { type: "string", default: join(import.meta.dirname, "..", "kernels", "tuned", "h200.json") },
     trials: { type: "string" },
-    families: { type: "string", default: "dot,mma,stream" },
     again: { type: "boolean", default: false },
   },
 });
@@ -44,13 +43,12 @@ const only = options.shapes?.split(",");
 const shapes = cases().filter(
   ({ group, N, K, dtype }) => (groups?.includes(group) ?? true) && (only?.includes(`${N}x${K}${dtype}`) ?? true),
 );
-const families = options.families.split(",");
 const counts = options.tokens.split(",").map(Number);
-/** Of the nearest count that was searched in full, the best that other counts of tokens try too. */
-const few = 5;
+/** Each builds on those before. */
+const order = [8, 16, 4, 1, 2];
 
 await using bench = await Bench.open(1);
-using compilers = new Compilers();
+const compilers = new Compilers();
 const entries: Entry[] = existsSync(options.table)
   ? (JSON.parse(readFileSync(options.table, "utf8")) as { entries: Entry[] }).entries
   : [];
@@ -61,17 +59,19 @@ for (const [i, shape] of shapes.entries()) {
   const missing = counts.filter((M) => options.again || !entries.some((entry) => isSame(entry, M)));
   if (missing.length === 0) continue;
   using weights = await bench.weights(shape);
-  let best: readonly string[] | undefined;
-  for (const M of missing.toSorted((a, b) => order(a) - order(b))) {
+  const known = new Map<number, readonly string[]>();
+  for (const M of missing.toSorted((a, b) => order.indexOf(a) - order.indexOf(b))) {
     progress(`${M} x ${N} x ${K} ${dtype}`, i * counts.length + missing.indexOf(M), shapes.length * counts.length);
-    const all = choicesFor({ M, N, K, dtype })
-      .filter(({ family }) => families.includes(family))
-      .map(formatChoice);
-    const tried = best && M < 8 ? all.filter((choice) => choice.startsWith("dot") || best?.includes(choice)) : all;
+    const tried = choicesFor({ M, N, K, dtype })
+      .map(formatChoice)
+      .filter((choice) => isPromising(choice, M, known));
     const times = await trial(weights, shape, M, tried);
     const [first] = times;
     if (!first) throw new Error(`nothing serves ${M} x ${N} x ${K}`);
-    if (M === 8) best = times.slice(0, few).map(([choice]) => choice);
+    known.set(
+      M,
+      times.map(([choice]) => choice),
+    );
     const before = entries.findIndex((entry) => isSame(entry, M));
     if (before >= 0) entries.splice(before, 1);
     entries.push({ dtype, N, K, M, choice: first[0], us: Number(first[1].toFixed(3)) });
@@ -82,6 +82,7 @@ for (const [i, shape] of shapes.entries()) {
   }
 }
 progress("", 1, 1);
+compilers[Symbol.dispose]();
 if (errors > 0) console.log(`${errors} configurations could not be measured`);
 
 /** Fastest first. */
@@ -117,9 +118,20 @@ async function trial(weights: Awaited<ReturnType<Bench["weights"]>>, shape: Case
   return found;
 }
 
-/** Full searches first. */
-function order(M: number): number {
-  return M === 8 ? 0 : M === 16 ? 1 : 2;
+/** 8 tokens try everything. Others try what was good there, but all dot products: those depend on the tokens most. */
+function isPromising(choice: string, M: number, known: ReadonlyMap<number, readonly string[]>): boolean {
+  const of8 = known.get(8);
+  if (M === 8 || !of8) return true;
+  const alike = (few: readonly string[]) => few.some((good) => likeness(good) === likeness(choice));
+  if (M === 16) return alike(of8.slice(0, 10));
+  const [of1, of4] = [known.get(1), known.get(4)];
+  if (M === 2 && of1 && of4) return [...of1.slice(0, 3), ...of4.slice(0, 3)].includes(choice);
+  return choice.startsWith("dot") || of8.slice(0, 4).includes(choice);
+}
+
+/** What remains of a choice when its depth depends on the tokens. */
+function likeness(choice: string): string {
+  return choice.replace(/ (pieces|early|stages)=\d+/g, "");
 }
 
 function today(): string {

@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 
-export type InName = "bf16" | "e4m3";
+/** Of weights. Tokens are of the same type; those of f32 weights are bf16. */
+export type InName = "bf16" | "e4m3" | "f32";
 export type OutName = "f32" | "bf16";
 
 /** y[M,N] = x[M,K] w[N,K]^T. */
@@ -20,7 +21,7 @@ export interface Case {
 /** Tokens of each case. */
 export const tokenCounts = [1, 2, 4, 8, 16] as const;
 
-/** Each shape once, in the order of the file; f32 weights have no kernel yet. */
+/** Each shape once, in the order of the file. */
 export function cases(): readonly Case[] {
   return (shapesRead ??= readShapes());
 }
@@ -37,7 +38,7 @@ function readShapes(): readonly Case[] {
   const seen = new Map<string, Case>();
   for (const row of readCsv("shapes.csv")) {
     const { class: group = "", model = "", layer = "", N, K, weight_dtype: dtype, out_dtype: out } = row;
-    if ((dtype !== "bf16" && dtype !== "e4m3") || (out !== "f32" && out !== "bf16")) continue;
+    if ((dtype !== "bf16" && dtype !== "e4m3" && dtype !== "f32") || (out !== "f32" && out !== "bf16")) continue;
     const key = [dtype, out, N, K].join();
     if (!seen.has(key)) seen.set(key, { group, where: `${model}, ${layer}`, N: Number(N), K: Number(K), dtype, out });
   }

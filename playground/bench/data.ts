@@ -8,6 +8,7 @@ import {
   type DType,
   e4m3,
   type Expr,
+  f32,
   i32,
   kernel,
   output,
@@ -18,8 +19,8 @@ import {
 import { type Backend, DeviceTensor, type Storage } from "../../backends/cuda/index.ts";
 import type { InName } from "./cases.ts";
 
-/** Weights and tokens are from -4 to 4, of e4m3 from -1 to 1: their sums stay below 2^24. */
-const spread = { bf16: 9, e4m3: 3 } as const;
+/** Weights and tokens are from -4 to 4, those of e4m3 from -1 to 1: their sums stay below 2^24. */
+const spread = { bf16: 9, e4m3: 3, f32: 9 } as const;
 
 const mix = 0x2545_f491;
 
@@ -60,11 +61,11 @@ const fillOf = (dtype: DType<InName>) =>
       }
     },
   );
-const fills = { bf16: fillOf(bf16), e4m3: fillOf(e4m3) } as const;
+const fills = { bf16: fillOf(bf16), e4m3: fillOf(e4m3), f32: fillOf(f32) } as const;
 
 /** Fills memory with the data of this seed, as many elements as it has room for. */
 export async function fill(device: Backend, dtype: InName, storage: Storage, seed: number): Promise<void> {
-  const type = { bf16, e4m3 }[dtype];
+  const type = { bf16, e4m3, f32 }[dtype];
   const executable = await device.compile(fills[dtype]);
   executable.bind({ seed, y: new DeviceTensor(storage, type, [storage.byteLength / type.bytes]) }).launch();
 }

@@ -1,13 +1,6 @@
 /** Kernels of the measurement itself: how fast memory can be read here, and what a launch costs that does nothing. */
-import { bf16, f32, frozen, i32, inout, type Kernel, kernel, output } from "../../dsl/index.ts";
-import {
-  llGemmDotBf16,
-  llGemmDotE4m3,
-  llGemmMmaBf16,
-  llGemmMmaE4m3,
-  llGemmStreamBf16,
-  llGemmStreamE4m3,
-} from "../../kernels/index.ts";
+import { bf16, e4m3, f32, frozen, i32, inout, type Kernel, kernel, output } from "../../dsl/index.ts";
+import { chooseLinear, linear } from "../../kernels/index.ts";
 import type { Case } from "./cases.ts";
 
 /** Bytes that a launch of `streamRead` reads: far more than L2 holds. */
@@ -54,16 +47,11 @@ export interface Candidate {
   readonly kernel: Kernel;
 }
 
-/** Our kernels for one cell, of the families that may be the fastest: by tokens, and by bytes of weights. */
-export function candidates({ dtype, out: outName, N, K }: Case, M: number): readonly Candidate[] {
-  const config = { M, N, K, out: outName === "f32" ? f32 : bf16 };
-  const families = {
-    bf16: { dot: llGemmDotBf16, mma: llGemmMmaBf16, stream: llGemmStreamBf16 },
-    e4m3: { dot: llGemmDotE4m3, mma: llGemmMmaE4m3, stream: llGemmStreamE4m3 },
-  }[dtype];
-  const bytes = N * K * (dtype === "bf16" ? 2 : 1);
-  const serves: Readonly<Record<string, boolean>> = { dot: M <= 2, mma: bytes < 24e6, stream: bytes > 3e6 };
-  return Object.entries(families)
-    .filter(([name]) => serves[name])
-    .map(([name, make]) => ({ name, kernel: make(config) as unknown as Kernel }));
+/** Our kernel for one cell: what `linear` takes. */
+export function candidates({ dtype, out, N, K }: Case, M: number): readonly Candidate[] {
+  const config = { M, N, K, weights: dtypes[dtype], out: dtypes[out] } as const;
+  const { choice } = chooseLinear(config);
+  return [{ name: choice, kernel: linear(config) as unknown as Kernel }];
 }
+
+const dtypes = { bf16, e4m3, f32 } as const;

@@ -1,12 +1,13 @@
 /**
  * Measuring: ours and cuBLASLt in CUDA graphs of 100 launches or more, each with the next copy of the weights; so many copies
  * that none is left in L2 when its turn comes again ("cold"), or always the same ("hot"). All graphs of a cell are replayed
- * in turns, each timed replay behind an untimed one. Every graph's result is checked before and after, over poisoned memory:
+ * in turns, without a pause between them. Every graph's result is checked before and after, over poisoned memory:
  * the data is exact in every order of summation, so samples are compared with TypeScript, all of it with cuBLASLt, bit for bit.
  */
 import { bf16, ContextLostError, e4m3, f32, HostTensor, UnsupportedError } from "../../dsl/index.ts";
 import {
   type CudaBackend,
+  type CudaEvent,
   type CudaGraph,
   type CudaQueue,
   deviceTensor,
@@ -91,15 +92,8 @@ export class Bench implements AsyncDisposable {
     const nothing = await cuda.compile(empty);
     const [chained, alone] = [nothing.bind({ y: z }), nothing.bind({ y: z }, { pdl: false })];
     using graphs = new Graphs(cuda, leastLaunches);
-    const [stream] = await interleaved(
-      [
-        new Series(
-          cuda.capture((on) => read.launch(on)),
-          1,
-        ),
-      ],
-      20,
-    );
+    using reading = cuda.capture((on) => read.launch(on));
+    const [stream] = await interleaved([new Series(cuda, reading, 1)], 20);
     const [inChain, apart] = await interleaved(
       [graphs.capture((on) => chained.launch(on), 1), graphs.capture((on) => alone.launch(on), 1)],
       replays,
@@ -154,15 +148,15 @@ export class Weights implements Disposable {
     const { cuda } = this.#bench;
     const { N, K, dtype, out } = this.#shape;
     const copies = this.#copies;
-    using x = deviceTensor<InName>(cuda, dtypes[dtype], [M, K]);
-    await fill(cuda, dtype, x.storage, seeds.x);
+    using x = await this.#tokens(M, dtype === "f32" ? "bf16" : dtype);
     using y = deviceTensor<OutName>(cuda, dtypes[out], [M, N]);
     // Whole rotations: each replay begins with the copy that was used longest ago, and ends with the last.
     using graphs = new Graphs(cuda, copies * Math.ceil(leastLaunches / copies));
 
+    using theirX = dtype === "f32" ? await this.#tokens(M, dtype) : undefined;
     using plain = this.#matmul(M, false);
     using fast = dtype === "e4m3" ? this.#matmul(M, true) : undefined;
-    const chains = [plain, fast].flatMap((matmul) => (matmul ? this.#cublas(matmul, x, y) : []));
+    const chains = [plain, fast].flatMap((matmul) => (matmul ? this.#cublas(matmul, theirX ?? x, y) : []));
     const theirs = chains.map((chain) => graphs.capture(chain, copies));
     const [first] = theirs;
     const expected = first && (await this.#checked("cuBLASLt", first, M, y, undefined));
@@ -208,7 +202,7 @@ export class Weights implements Disposable {
       cublasBest: timesOf(best),
       trials: Object.fromEntries(ours.map(({ candidate }, i) => [candidate.name, medians[i] ?? NaN])),
       noise: Math.abs(oursTimes.median / againTimes.median - 1),
-      bytes: (N * K + M * K) * dtypes[dtype].bytes + M * N * dtypes[out].bytes,
+      bytes: N * K * dtypes[dtype].bytes + M * K * x.dtype.bytes + M * N * dtypes[out].bytes,
       replays,
       launches: graphs.launches,
     };
@@ -222,10 +216,10 @@ export class Weights implements Disposable {
     const { cuda } = this.#bench;
     const { N, K, dtype, out } = this.#shape;
     const copies = this.#copies;
-    using x = deviceTensor<InName>(cuda, dtypes[dtype], [M, K]);
-    await fill(cuda, dtype, x.storage, seeds.x);
+    using x = await this.#tokens(M, dtype === "f32" ? "bf16" : dtype);
     using y = deviceTensor<OutName>(cuda, dtypes[out], [M, N]);
-    using graphs = new Graphs(cuda, copies * Math.ceil(leastLaunches / copies));
+    const least = N * K * dtypes[dtype].bytes > 8e6 ? leastLaunches / 4 : leastLaunches;
+    using graphs = new Graphs(cuda, copies * Math.ceil(least / copies));
     let expected: HostTensor | undefined;
     const found: (Series | Error)[] = [];
     for (const candidate of tried) {
@@ -243,6 +237,13 @@ export class Weights implements Disposable {
     const running = found.filter((one) => one instanceof Series);
     const medians = (await interleaved(running, replays)).map(({ median }) => median);
     return found.map((one) => (one instanceof Series ? (medians[running.indexOf(one)] ?? NaN) : one));
+  }
+
+  async #tokens(M: number, dtype: InName): Promise<DeviceTensor<InName>> {
+    const { cuda } = this.#bench;
+    const x = deviceTensor<InName>(cuda, dtypes[dtype], [M, this.#shape.K]);
+    await fill(cuda, dtype, x.storage, seeds.x);
+    return x;
   }
 
   /** One of our kernels, bound to each copy of the weights. */
@@ -321,9 +322,11 @@ export class Weights implements Disposable {
 /** A graph that is measured. */
 class Series implements Repeatable {
   readonly launches: number;
+  readonly #cuda: CudaBackend;
   readonly #graph: CudaGraph;
 
-  constructor(graph: CudaGraph, launches: number) {
+  constructor(cuda: CudaBackend, graph: CudaGraph, launches: number) {
+    this.#cuda = cuda;
     this.#graph = graph;
     this.launches = launches;
   }
@@ -332,10 +335,8 @@ class Series implements Repeatable {
     this.#graph.launch();
   }
 
-  /** Behind another replay: the time until a graph begins is not its own. */
-  timeUs(replays: number): Promise<number> {
-    this.#graph.launch();
-    return this.#graph.timeUs(replays);
+  record(): CudaEvent {
+    return this.#cuda.stream.record();
   }
 }
 
@@ -358,7 +359,7 @@ class Graphs implements Disposable {
       for (let i = 0; i < this.launches; i++) chain(on, i % copies);
     });
     this.#graphs.push(graph);
-    return new Series(graph, this.launches);
+    return new Series(this.#cuda, graph, this.launches);
   }
 
   [Symbol.dispose](): void {

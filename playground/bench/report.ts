@@ -37,7 +37,7 @@ function fields(cell: Cell, limits: Limits): readonly string[] {
   const percent = (share: number): string => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
   const peer = peers().get([dtype, N, K, M].join());
   return [
-    ...[N, K, dtype, out, M, kernel].map(String),
+    ...[N, K, dtype, out, M, kernel.split(" ")[0] ?? ""].map(String),
     ...[ours.median, ours.p5, ours.p95, oursWithoutPdl.median, oursHot.median].map(us),
     percent(noise),
     (bytes / ours.median / 1000).toFixed(0),

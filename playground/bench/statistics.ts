@@ -13,22 +13,45 @@ export function quantiles(times: readonly number[]): Quantiles {
   return { p5: at(0.05), median: at(0.5), p95: at(0.95) };
 }
 
+/** A moment of the device's time. */
+export interface Mark extends Disposable {
+  elapsedUs(since: Mark): Promise<number>;
+}
+
 /** What can be repeated: a graph of `launches` launches. */
 export interface Repeatable {
   readonly launches: number;
-  timeUs(replays: number): Promise<number>;
+  /** Enqueues a replay. */
+  launch(): void;
+  /** The moment when all replays so far are done. */
+  record(): Mark;
 }
 
+/** Rounds that are enqueued at once: between them the device waits for the host. */
+const roundsAtOnce = 10;
+
 /**
- * Replays each graph `replays` times, one after the other in every round.
+ * Replays each graph `replays` times, one after the other in every round. What is timed never begins on an idle device: it
+ * lasts from the end of the replay before to its own.
  * @returns microseconds per launch of each, in the order of `graphs`
  */
 export async function interleaved(graphs: readonly Repeatable[], replays: number): Promise<readonly Quantiles[]> {
   const times = graphs.map((): number[] => []);
-  for (let round = -2; round < replays; round++) {
-    for (const [i, graph] of graphs.entries()) {
-      const us = (await graph.timeUs(1)) / graph.launches;
-      if (round >= 0) times[i]?.push(us); // two rounds to warm up
+  for (let done = 0; done < replays; done += roundsAtOnce) {
+    for (const graph of graphs) graph.launch();
+    const marks = graphs.slice(0, 1).map((graph) => graph.record());
+    try {
+      const order = Array.from({ length: Math.min(roundsAtOnce, replays - done) }, () => graphs).flat();
+      for (const graph of order) {
+        graph.launch();
+        marks.push(graph.record());
+      }
+      for (const [i, { launches }] of order.entries()) {
+        const [before, after] = marks.slice(i, i + 2);
+        if (before && after) times[i % graphs.length]?.push((await after.elapsedUs(before)) / launches);
+      }
+    } finally {
+      for (const mark of marks) mark[Symbol.dispose]();
     }
   }
   return times.map(quantiles);

@@ -27,6 +27,9 @@ export class Compilers implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const child of this.#children) child.kill();
+    for (const child of this.#children) {
+      child.disconnect();
+      child.kill();
+    }
   }
 }
