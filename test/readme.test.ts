@@ -85,6 +85,15 @@ test("the packed package installs into an empty project, has types, and runs the
   expect(withoutOrigin(run("node", ["example.mjs"], project))).toBe(withoutOrigin(printed));
 });
 
+test("linear layers: the example says what the README says", () => {
+  const [, code = ""] = /```ts\n((?:(?!```).)*chooseLinear.*?)```/s.exec(readme) ?? [];
+  const folder = mkdtempSync(join(".out", "readme-"));
+  folders.push(folder);
+  writeFileSync(join(folder, "linear.mts"), `${code}console.log(Object.keys(layer.params).join(", "));`);
+  const output = run(join("node_modules", ".bin", "tsx"), [join(folder, "linear.mts")], ".");
+  expect(output.trim().split("\n")).toEqual([/from\); \/\/ (\w+)/.exec(code)?.[1], /params: (.*)/.exec(code)?.[1]]);
+});
+
 interface PackageJson {
   readonly devDependencies: Readonly<Record<string, string>>;
 }
