@@ -19,7 +19,7 @@ import {
 import type { Case, InName, OutName } from "./cases.ts";
 import { CublasLt, type Matmul, workspaceBytes } from "./cublaslt.ts";
 import { fill, productOf } from "./data.ts";
-import { type Candidate, candidates, empty, streamBytes, streamRead, streamReadBytes } from "./kernels.ts";
+import { type Candidate, candidates, empty, streamBytes, streamRead } from "./kernels.ts";
 import { interleaved, type Quantiles, type Repeatable } from "./statistics.ts";
 
 /** Five times the L2 of an H200 (60 MB), and a little more. */
@@ -99,7 +99,7 @@ export class Bench implements AsyncDisposable {
       replays,
     );
     return {
-      streamBytesPerUs: streamReadBytes / (stream?.median ?? NaN),
+      streamBytesPerUs: streamBytes / (stream?.median ?? NaN),
       emptyUs: inChain?.median ?? NaN,
       emptyWithoutPdlUs: apart?.median ?? NaN,
     };
