@@ -5,12 +5,13 @@
  *     "mma rows=16 cluster=8 warps=4 pieces=4 early=2"
  */
 import { bf16, type Dim, type DType, e4m3, f32, type Kernel, UnsupportedError } from "../dsl/index.ts";
+import { llGemmBulkBf16, llGemmBulkE4m3 } from "./ll-gemm-bulk.ts";
 import { llGemmDotBf16, llGemmDotE4m3, llGemmDotF32 } from "./ll-gemm-dot.ts";
-import { llGemmMmaBf16, llGemmMmaE4m3 } from "./ll-gemm-mma.ts";
+import { llGemmMmaBf16, llGemmMmaE4m3, llGemmMmaF32 } from "./ll-gemm-mma.ts";
 import { llGemmStreamBf16, llGemmStreamE4m3 } from "./ll-gemm-stream.ts";
 import type { InName, OutName } from "./ll-gemm.ts";
 
-export type Family = "dot" | "mma" | "stream";
+export type Family = "dot" | "mma" | "stream" | "bulk";
 
 /** A configuration of a family. */
 export interface Choice {
@@ -39,8 +40,9 @@ type Maker = (config: Omit<KernelOptions, "dtype">) => Kernel;
 
 const families = {
   dot: { bf16: llGemmDotBf16, e4m3: llGemmDotE4m3, f32: llGemmDotF32 },
-  mma: { bf16: llGemmMmaBf16, e4m3: llGemmMmaE4m3 },
+  mma: { bf16: llGemmMmaBf16, e4m3: llGemmMmaE4m3, f32: llGemmMmaF32 },
   stream: { bf16: llGemmStreamBf16, e4m3: llGemmStreamE4m3 },
+  bulk: { bf16: llGemmBulkBf16, e4m3: llGemmBulkE4m3 },
 } as unknown as Readonly<Record<Family, Readonly<Partial<Record<InName, Maker>>>>>;
 
 const bytesOf = { bf16: bf16.bytes, e4m3: e4m3.bytes, f32: f32.bytes } as const;
@@ -73,12 +75,12 @@ export function parseChoice(text: string): Choice {
 
 /** All that may be worth trying. */
 export function choicesFor(product: Product): readonly Choice[] {
-  return [...dots(product), ...mmas(product), ...streams(product)];
+  return [...dots(product), ...mmas(product), ...streams(product), ...bulks(product)];
 }
 
 /** A block for each row: few tokens, since each of them costs the same again. */
 function dots({ M, K, dtype }: Product): Choice[] {
-  if (M > (dtype === "f32" ? 16 : 4)) return [];
+  if (M > (dtype === "f32" ? 8 : 4)) return [];
   const turnOf = (warps: number) => (warps * 512) / bytesOf[dtype];
   const idle = (warps: number) => (Math.ceil(K / turnOf(warps)) * turnOf(warps)) / K;
   const least = Math.min(...[16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2].map(idle));
@@ -92,7 +94,6 @@ function dots({ M, K, dtype }: Product): Choice[] {
  * for those of the next kernel: hence a second, smaller measure.
  */
 function mmas({ M, N, K, dtype }: Product): Choice[] {
-  if (dtype === "f32") return [];
   const all = Math.ceil((K * bytesOf[dtype]) / 64);
   const found = new Map<string, Choice>();
   for (const rows of [16, 32, 64]) {
@@ -157,6 +158,33 @@ function streams({ M, N, K, dtype }: Product): Choice[] {
     for (const blocks of new Set([most, Math.ceil(tiles / Math.ceil(tiles / most))])) {
       const stages = stagesOf(104, Infinity);
       found.push({ family: "stream", options: { blocks, boxes, stages, groups: 2 } });
+    }
+  }
+  return found;
+}
+
+/** A ring of long pieces of rows, where they divide K. */
+function bulks({ N, K, dtype }: Product): Choice[] {
+  const rowBytes = K * bytesOf[dtype];
+  if (dtype === "f32" || N * rowBytes < 2.5e6) return [];
+  const found: Choice[] = [];
+  for (const rows of [16, 32]) {
+    for (const cluster of [1, 2, 4]) {
+      const blocks = Math.ceil(N / rows) * cluster;
+      if ((cluster > 1 && blocks > 700) || (blocks < 100 && cluster < 4)) continue;
+      const cuts = [4, 2, 1].flatMap((pieces) =>
+        [8, 7, 6, 5, 4, 10, 12, 14].map((warps) => ({ warps, pieces, stageBytes: warps * pieces * 64 })),
+      );
+      const whole = cuts.filter(
+        ({ stageBytes }) => rowBytes % (stageBytes * cluster) === 0 && stageBytes >= 512 && stageBytes <= 4096,
+      );
+      for (const { warps, pieces, stageBytes } of whole.slice(0, 3)) {
+        const steps = rowBytes / (stageBytes * cluster);
+        const counts = [72, 104].map((kilobytes) => Math.floor((kilobytes * 1024) / (rows * (stageBytes + 16))));
+        for (const stages of new Set(counts.map((count) => Math.max(2, Math.min(steps, count))))) {
+          found.push({ family: "bulk", options: { rows, cluster, warps, pieces, stages } });
+        }
+      }
     }
   }
   return found;

@@ -19,17 +19,28 @@ import {
   dims,
   type DType,
   e4m3,
+  f32,
   type Expr,
   type Fragment,
   type MmaAtom,
   mmaAtoms,
   type Params,
+  type Thread,
   tiledMma,
 } from "../dsl/index.ts";
-import { parseLayout } from "../dsl/layout/index.ts";
+import { type Layout, parseLayout } from "../dsl/layout/index.ts";
 import { maxOf } from "../dsl/size.ts";
 import type { NoParams, WithEpilogue } from "./epilogue.ts";
-import { type Gemm, type GemmSizes, inBf16, inE4m3, type InName, type OutName, requireCounts } from "./ll-gemm.ts";
+import {
+  type Gemm,
+  type GemmSizes,
+  inBf16,
+  inE4m3,
+  inF32,
+  type InName,
+  type OutName,
+  requireCounts,
+} from "./ll-gemm.ts";
 import { addPartials, partialSums, partialTile } from "./split-k.ts";
 
 export interface LlGemmMmaConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
@@ -50,7 +61,7 @@ export function llGemmMmaBf16<Out extends OutName, P extends Params = NoParams>(
   config: LlGemmMmaConfig<Out> & WithEpilogue<P>,
 ) {
   const plan = planOf(config, bf16);
-  return inBf16("ll_gemm_mma", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, plan));
+  return inBf16("ll_gemm_mma", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, plan, addProducts));
 }
 
 /** e4m3 weights and tokens, with one scale each that is read from device memory. */
@@ -58,22 +69,59 @@ export function llGemmMmaE4m3<Out extends OutName, P extends Params = NoParams>(
   config: LlGemmMmaConfig<Out> & WithEpilogue<P>,
 ) {
   const plan = planOf(config, e4m3);
-  return inE4m3("ll_gemm_mma", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, plan));
+  return inE4m3("ll_gemm_mma", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, plan, addProducts));
 }
 
-/** K of two instructions as memory has it: a lane's 16 bytes are 4 + 4 of each (8 + 8 of one byte). */
-const permuteK = { 2: parseLayout("(2,4,2,2):(1,8,2,4)"), 1: parseLayout("(4,4,2,2):(1,16,4,8)") } as const;
+/** f32 weights and bf16 tokens: each weight is multiplied as the sum of three in bf16. Infinite weights make NaN. */
+export function llGemmMmaF32<Out extends OutName, P extends Params = NoParams>(
+  config: LlGemmMmaConfig<Out> & WithEpilogue<P>,
+) {
+  const plan = planOf(config, f32);
+  return inF32("ll_gemm_mma", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k16.bf16, plan, addThreefold));
+}
 
-function multiply<In extends InName>(
-  { t, w, storeOf, M, N }: Gemm<In>,
-  atom: MmaAtom<In, In, "f32">,
+/**
+ * K of two instructions as memory has it: of weights of 2 bytes a lane's 16 bytes are 4 + 4 elements of each, of one byte 8 + 8;
+ * 4 of one instruction where they have 4 bytes.
+ */
+export const permuteK: Readonly<Record<number, Layout>> = {
+  4: parseLayout("(2,4,2):(1,4,2)"),
+  2: parseLayout("(2,4,2,2):(1,8,2,4)"),
+  1: parseLayout("(4,4,2,2):(1,16,4,8)"),
+};
+
+/** rC += rA * rB */
+type AddProducts<W extends InName, X extends InName, M extends MmaAtom = MmaAtom<X, X, "f32">> = (
+  t: Thread,
+  rC: Fragment<"f32", "C", M>,
+  rA: Fragment<W, "A", M>,
+  rB: Fragment<X, "B", M>,
+) => void;
+
+const addProducts = <X extends "bf16" | "e4m3">(...[t, rC, rA, rB]: Parameters<AddProducts<X, X>>) => t.mma(rC, rA, rB);
+
+/** 24 bits of a weight are three times 8, which are exact in bf16. Uses up rA. */
+const addThreefold: AddProducts<"f32", "bf16"> = (t, rC, rA, rB) => {
+  for (let part = 0; part < 3; part++) {
+    const rPart = rA.map((v) => v.to(bf16));
+    t.mma(rC, rPart, rB);
+    if (part < 2) rA.update((v) => v.sub(v.to(bf16).to(f32)));
+  }
+};
+
+function multiply<W extends InName, X extends InName>(
+  { t, w, storeOf, M, N }: Gemm<W, X>,
+  atom: MmaAtom<X, X, "f32">,
   { cluster, rows, warps, turnK, rounds, early, tokens }: ReturnType<typeof planOf>,
+  add: AddProducts<W, X>,
 ): void {
+  type Weights = Fragment<W, "A", MmaAtom<X, X, "f32">>;
+  type Tokens = Fragment<X, "B", MmaAtom<X, X, "f32">>;
   const splitK = { M, N, columns: rows, tokens, parts: warps };
   const sums = partialSums(t, splitK);
   t.cluster.arrive();
 
-  const mma = tiledMma(atom, { permute: [null, null, permuteK[atom.a.bytes as 1 | 2]] }).slice(t.lane);
+  const mma = tiledMma(atom, { permute: [null, null, permuteK[w.dtype.bytes] ?? null] }).slice(t.lane);
   const tileN = t.block.x.div(cluster);
   const slice = t.cluster.rank.mul(warps).add(t.warp);
   const tileK = (turn: Expr<"i32"> | number) =>
@@ -82,7 +130,7 @@ function multiply<In extends InName>(
       .mul(turn)
       .add(slice);
   const gA = (turn: Expr<"i32"> | number) => mma.partitionA(w.tile([rows, turnK], [tileN, tileK(turn)])); // (value, rows / 16, turnK / atom.K)
-  const loadWeights = (turn: Expr<"i32"> | number, rA: Fragment<In, "A", MmaAtom<In, In, "f32">>) =>
+  const loadWeights = (turn: Expr<"i32"> | number, rA: Weights) =>
     t.copy(gA(turn), rA, { cache: "stream", guard: "edges" });
   const rAs = Array.from({ length: early }, () => t.fragment(gA(0)));
   for (const [turn, rA] of rAs.entries()) loadWeights(turn, rA);
@@ -92,8 +140,7 @@ function multiply<In extends InName>(
   const storeSum = storeOf(late);
 
   const gB = (turn: Expr<"i32"> | number) => mma.partitionB(x.tile([tokens, turnK], [0, tileK(turn)])); // (value, tokens / 8, turnK / atom.K)
-  const loadTokens = (turn: Expr<"i32"> | number, rB: Fragment<In, "B", MmaAtom<In, In, "f32">>) =>
-    t.copy(gB(turn), rB, { guard: "edges" });
+  const loadTokens = (turn: Expr<"i32"> | number, rB: Tokens) => t.copy(gB(turn), rB, { guard: "edges" });
   const held = rAs.map((rA) => ({ rA, rB: t.fragment(gB(0)) }));
   for (const [turn, { rB }] of held.entries()) loadTokens(turn, rB);
   const sC = mma.partitionC(partialTile(splitK, sums, t.warp, rows, 0));
@@ -101,14 +148,14 @@ function multiply<In extends InName>(
   if (maxOf(rounds) > 1) {
     for (const round of t.range(1, rounds)) {
       for (const [i, { rA, rB }] of held.entries()) {
-        t.mma(rC, rA, rB);
+        add(t, rC, rA, rB);
         const turn = round.mul(early).add(i);
         loadWeights(turn, rA);
         loadTokens(turn, rB);
       }
     }
   }
-  for (const { rA, rB } of held) t.mma(rC, rA, rB);
+  for (const { rA, rB } of held) add(t, rC, rA, rB);
 
   t.copy(rC, sC);
   t.barrier();

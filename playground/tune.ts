@@ -5,6 +5,7 @@
  *
  *   npm run tune                                     # all of bench/shapes.csv: about ten minutes on an H200
  *   npm run tune -- --shapes 256x7168bf16,3072x1536bf16 --tokens 8,16 --again
+ *   npm run tune -- --families bulk --again          # only these, beside what the table has
  *   npm run tune -- --table mine.json --trials all.jsonl    # elsewhere; also what every configuration takes
  */
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
@@ -25,6 +26,7 @@ const { values: options } = parseArgs({
     replays: { type: "string", default: "8" },
     table: { type: "string", default: join(import.meta.dirname, "..", "kernels", "tuned", "h200.json") },
     trials: { type: "string" },
+    families: { type: "string" },
     again: { type: "boolean", default: false },
   },
 });
@@ -39,6 +41,7 @@ interface Entry {
 }
 
 const groups = options.group?.split(",");
+const families = options.families?.split(",");
 const only = options.shapes?.split(",");
 const shapes = cases().filter(
   ({ group, N, K, dtype }) => (groups?.includes(group) ?? true) && (only?.includes(`${N}x${K}${dtype}`) ?? true),
@@ -64,7 +67,14 @@ for (const [i, shape] of shapes.entries()) {
     progress(`${M} x ${N} x ${K} ${dtype}`, i * counts.length + missing.indexOf(M), shapes.length * counts.length);
     const tried = choicesFor({ M, N, K, dtype })
       .map(formatChoice)
-      .filter((choice) => isPromising(choice, M, known));
+      .filter(
+        (choice) =>
+          isPromising(choice, M, known) &&
+          isAsked(
+            choice,
+            entries.find((entry) => isSame(entry, M)),
+          ),
+      );
     const times = await trial(weights, shape, M, tried);
     const [first] = times;
     if (!first) throw new Error(`nothing serves ${M} x ${N} x ${K}`);
@@ -127,6 +137,11 @@ function isPromising(choice: string, M: number, known: ReadonlyMap<number, reado
   const [of1, of4] = [known.get(1), known.get(4)];
   if (M === 2 && of1 && of4) return [...of1.slice(0, 3), ...of4.slice(0, 3)].includes(choice);
   return choice.startsWith("dot") || of8.slice(0, 4).includes(choice);
+}
+
+/** Whether its family is to be tried; what the table has is measured beside it. */
+function isAsked(choice: string, before: Entry | undefined): boolean {
+  return !families || families.includes(parseChoice(choice).family) || choice === before?.choice;
 }
 
 /** What remains of a choice when its depth depends on the tokens. */

@@ -407,10 +407,20 @@ mistake("a wgmma that doesn't exist", ShapeError, /N from 8 to 256 in steps of 8
   wgmmaAtom(12, bf16, bf16); // wrong
 });
 
-mistake("an operand of another dtype", DTypeError, /m16n8k16_bf16 takes bf16 as A, not e4m3[^]*tile was made/, () =>
-  traced((t, { e }) => {
-    const gE = e.tile([16, 16], [0, 0]); // cause
-    mma.slice(t.lane).partitionA(untyped(gE)); // wrong
+mistake("an operand of another dtype", DTypeError, /takes bf16 as A, not e4m3[^]*rA was made[^]*rA\.map\(/, () =>
+  traced((t, { b, c, e }) => {
+    const one = mma.slice(t.lane);
+    const rC = t.fragment(one.partitionC(c.tile([16, 8], [0, 0])));
+    const rA = t.fragment(one.partitionA(e.tile([16, 16], [0, 0]))); // cause
+    const rB = t.fragment(one.partitionB(b.tile([8, 16], [0, 0])));
+    t.mma(rC, untyped(rA), rB); // wrong
+  }),
+);
+
+mistake("a fragment mapped to fewer lanes", ShapeError, /map makes 2 elements of 2, not/, () =>
+  traced((t, { a }) => {
+    const rA = t.fragment(mma.slice(t.lane).partitionA(a.tile([16, 16], [0, 0])));
+    rA.map((two) => untyped(two.lane(0))); // wrong
   }),
 );
 

@@ -383,8 +383,13 @@ describe("tiles", () => {
     t.mma(rC, rA, rA);
     // @ts-expect-error an operand where the accumulator is wanted
     t.mma(rA, rA, rB);
-    // @ts-expect-error an e4m3 tile for a bf16 instruction
-    mma.partitionA(e.tile([16, 16], [0, 0]));
+    // @ts-expect-error an e4m3 fragment, cut as a bf16 instruction wants it, but not converted
+    t.mma(rC, t.fragment(mma.partitionA(e.tile([16, 16], [0, 0]))), rB);
+    t.mma(
+      rC,
+      t.fragment(mma.partitionA(e.tile([16, 16], [0, 0]))).map((v) => v.to(bf16)),
+      rB,
+    );
     const other = tiledMma(mmaAtoms.m16n8k32.e4m3).slice(t.lane);
     const rE = t.fragment(other.partitionA(e.tile([16, 32], [0, 0])));
     // @ts-expect-error an e4m3 fragment for a bf16 instruction

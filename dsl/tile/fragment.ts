@@ -91,6 +91,30 @@ export class Fragment<
     }
   }
 
+  /**
+   * A fragment of the same layout, of what a function makes of each register, `lanes` elements at a time.
+   * ```ts
+   * rX.map((eight) => eight.to(f32)).dtype.name // f32
+   * ```
+   * @throws ShapeError when that has another number of lanes
+   */
+  map<P extends DTypeName>(
+    change: (now: Expr<N, LaneCount>, register: number) => Expr<P, LaneCount>,
+  ): Fragment<P, R, M> {
+    const at = callerLocation();
+    const { trace, register, layout, role, atom } = this;
+    const values = Array.from({ length: register.length ?? 1 }, (_, i) => {
+      const value = change(wrap(trace, this.readRegister(i, at)), i);
+      if (value instanceof Expr && value.lanes === this.lanes) return value;
+      throw new ShapeError(`map makes ${this.lanes} elements of ${this.lanes}, not ${describe(value)}`, { at });
+    });
+    const [{ dtype }] = values as [Expr<P, LaneCount>];
+    const mapped = declareFragment(trace, dtype, layout, this.lanes, role, atom, undefined, at);
+    for (const [i, value] of values.entries())
+      mapped.writeRegister(i, toValue(trace, value, mapped.register.type, "map", at), at);
+    return mapped;
+  }
+
   /** @internal Where an element is. */
   offset(coordinate: Coordinate): number {
     return crd2idx(coordinate, this.layout);

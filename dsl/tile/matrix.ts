@@ -3,7 +3,7 @@ import type { MmaAtom } from "../atoms/mma.ts";
 import { copyAtoms } from "../atoms/copy.ts";
 import type { DTypeName } from "../dtype.ts";
 import { bool, i32 } from "../dtype.ts";
-import { ShapeError } from "../errors.ts";
+import { ShapeError, DTypeError } from "../errors.ts";
 import { type Expr, toIndex, use, wrap } from "../expr.ts";
 import type { BinaryFn, Value } from "../ir.ts";
 import type { MatrixOperand } from "../ir-tile.ts";
@@ -91,6 +91,14 @@ export function multiply(trace: Trace, accumulator: Fragment, a: Fragment, b: Fr
   const [m, n, k] = [a.size(1), b.size(1), a.size(2)];
   if (!atom || a.atom !== atom || b.atom !== atom) {
     throw new ShapeError("The three fragments belong to different matrix instructions", { at });
+  }
+  for (const [fragment, { name }] of [[a, atom.a] as const, [b, atom.b] as const]) {
+    if (fragment.dtype.name === name) continue;
+    throw new DTypeError(`${atom.name} takes ${name} as ${fragment.role}, not ${fragment.dtype.name}`, {
+      at,
+      related: [{ what: `the fragment ${fragment.register.name} was made`, at: fragment.at }],
+      hint: `Convert it: ${fragment.register.name}.map((x) => x.to(${name}))`,
+    });
   }
   if (accumulator.size(1) !== m || accumulator.size(2) !== n || b.size(2) !== k) {
     throw new ShapeError(`${accumulator.layout} += ${a.layout} * ${b.layout}: M, N or K differ`, {

@@ -18,7 +18,7 @@
 import { type MmaAtom } from "../atoms/mma.ts";
 import { checkReceivers, describe } from "../check.ts";
 import type { DTypeName } from "../dtype.ts";
-import { DTypeError, ShapeError } from "../errors.ts";
+import { ShapeError } from "../errors.ts";
 import { type Index } from "../expr.ts";
 import {
   composition,
@@ -175,13 +175,14 @@ export class ThreadMma<M extends MmaAtom = MmaAtom> {
   }
 
   /**
-   * This thread's part of an (M,K) tile: (value,restM,restK).
+   * This thread's part of an (M,K) tile: (value,restM,restK). Of any dtype: a fragment of another than the instruction's is
+   * converted in registers, by `fragment.map`.
    * ```ts
    * mma.partitionA(w.tile([16, 64], [0, t.warp])).shape // ((2,2,2),1,4)
    * ```
-   * @throws ShapeError with both layouts, DTypeError
+   * @throws ShapeError with both layouts
    */
-  partitionA<N extends M["a"]["name"], X extends Access>(tile: Tile<N, X>): Partition<N, X, "A", M> {
+  partitionA<N extends DTypeName, X extends Access>(tile: Tile<N, X>): Partition<N, X, "A", M> {
     return this.partition("A", tile, callerLocation());
   }
 
@@ -191,7 +192,7 @@ export class ThreadMma<M extends MmaAtom = MmaAtom> {
    * mma.partitionB(x.tile([16, 64], [0, t.warp])).shape // ((2,2),2,4)
    * ```
    */
-  partitionB<N extends M["b"]["name"], X extends Access>(tile: Tile<N, X>): Partition<N, X, "B", M> {
+  partitionB<N extends DTypeName, X extends Access>(tile: Tile<N, X>): Partition<N, X, "B", M> {
     return this.partition("B", tile, callerLocation());
   }
 
@@ -211,13 +212,6 @@ export class ThreadMma<M extends MmaAtom = MmaAtom> {
     at: Location,
   ): Partition<N, X, R, M> {
     const { atom } = this.mma;
-    const expected = { A: atom.a, B: atom.b, C: undefined }[role];
-    if (expected && expected.name !== (tile.dtype.name as string)) {
-      throw new DTypeError(`${atom.name} takes ${expected.name} as ${role}, not ${tile.dtype.name}`, {
-        at,
-        related: [{ what: "the tile was made", at: tile.at }],
-      });
-    }
     const whole = tile.map((layout) => {
       if (size(makeLayout(layout.shape)) === 0) throw new LayoutError(`${print(layout.shape)} is empty`);
       return this.mma.threadValue(role, layout);
