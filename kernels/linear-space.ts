@@ -5,13 +5,12 @@
  *     "mma rows=16 cluster=8 warps=4 pieces=4 early=2"
  */
 import { bf16, type Dim, type DType, e4m3, f32, type Kernel, UnsupportedError } from "../dsl/index.ts";
-import { llGemmBulkBf16, llGemmBulkE4m3 } from "./ll-gemm-bulk.ts";
 import { llGemmDotBf16, llGemmDotE4m3, llGemmDotF32 } from "./ll-gemm-dot.ts";
 import { llGemmMmaBf16, llGemmMmaE4m3, llGemmMmaF32 } from "./ll-gemm-mma.ts";
 import { llGemmStreamBf16, llGemmStreamE4m3 } from "./ll-gemm-stream.ts";
 import type { InName, OutName } from "./ll-gemm.ts";
 
-export type Family = "dot" | "mma" | "stream" | "bulk";
+export type Family = "dot" | "mma" | "stream";
 
 /** A configuration of a family. */
 export interface Choice {
@@ -42,7 +41,6 @@ const families = {
   dot: { bf16: llGemmDotBf16, e4m3: llGemmDotE4m3, f32: llGemmDotF32 },
   mma: { bf16: llGemmMmaBf16, e4m3: llGemmMmaE4m3, f32: llGemmMmaF32 },
   stream: { bf16: llGemmStreamBf16, e4m3: llGemmStreamE4m3 },
-  bulk: { bf16: llGemmBulkBf16, e4m3: llGemmBulkE4m3 },
 } as unknown as Readonly<Record<Family, Readonly<Partial<Record<InName, Maker>>>>>;
 
 const bytesOf = { bf16: bf16.bytes, e4m3: e4m3.bytes, f32: f32.bytes } as const;
@@ -75,7 +73,7 @@ export function parseChoice(text: string): Choice {
 
 /** All that may be worth trying. */
 export function choicesFor(product: Product): readonly Choice[] {
-  return [...dots(product), ...mmas(product), ...streams(product), ...bulks(product)];
+  return [...dots(product), ...mmas(product), ...streams(product)];
 }
 
 /** A block for each row: few tokens, since each of them costs the same again. */
@@ -135,7 +133,7 @@ function roomsOf(warps: number): readonly number[] {
   return warps <= 8 ? [120, 64] : [80, 48];
 }
 
-/** A ring in shared memory, for megabytes of weights; of many tiles also by blocks that make several of them. */
+/** A ring in shared memory, for megabytes of weights. */
 function streams({ M, N, K, dtype }: Product): Choice[] {
   const rowBytes = K * bytesOf[dtype];
   const boxes = 2;
@@ -151,40 +149,6 @@ function streams({ M, N, K, dtype }: Product): Choice[] {
     const steps = Math.ceil(rowBytes / (boxes * 128 * cluster));
     for (const stages of new Set([48, 72, 104, 208].map((kilobytes) => stagesOf(kilobytes, steps)))) {
       found.push({ family: "stream", options: { cluster, boxes, stages, groups: 2 } });
-    }
-  }
-  // One or two blocks to each of 132 multiprocessors; or fewer, with as many tiles each.
-  for (const most of [132, 264].filter((most) => tiles > most)) {
-    for (const blocks of new Set([most, Math.ceil(tiles / Math.ceil(tiles / most))])) {
-      const stages = stagesOf(104, Infinity);
-      found.push({ family: "stream", options: { blocks, boxes, stages, groups: 2 } });
-    }
-  }
-  return found;
-}
-
-/** A ring of long pieces of rows, where they divide K. */
-function bulks({ N, K, dtype }: Product): Choice[] {
-  const rowBytes = K * bytesOf[dtype];
-  if (dtype === "f32" || N * rowBytes < 2.5e6) return [];
-  const found: Choice[] = [];
-  for (const rows of [16, 32]) {
-    for (const cluster of [1, 2, 4]) {
-      const blocks = Math.ceil(N / rows) * cluster;
-      if ((cluster > 1 && blocks > 700) || (blocks < 100 && cluster < 4)) continue;
-      const cuts = [4, 2, 1].flatMap((pieces) =>
-        [8, 7, 6, 5, 4, 10, 12, 14].map((warps) => ({ warps, pieces, stageBytes: warps * pieces * 64 })),
-      );
-      const whole = cuts.filter(
-        ({ stageBytes }) => rowBytes % (stageBytes * cluster) === 0 && stageBytes >= 512 && stageBytes <= 4096,
-      );
-      for (const { warps, pieces, stageBytes } of whole.slice(0, 3)) {
-        const steps = rowBytes / (stageBytes * cluster);
-        const counts = [72, 104].map((kilobytes) => Math.floor((kilobytes * 1024) / (rows * (stageBytes + 16))));
-        for (const stages of new Set(counts.map((count) => Math.max(2, Math.min(steps, count))))) {
-          found.push({ family: "bulk", options: { rows, cluster, warps, pieces, stages } });
-        }
-      }
     }
   }
   return found;

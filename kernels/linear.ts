@@ -120,7 +120,7 @@ function serves(family: string, { N, K, weights }: LinearConfig): boolean {
 
 /** Of `choices` the one that cuts the product in the same way, and comes nearest in depth. */
 function mostAlike({ family, options }: Choice, choices: readonly Choice[]): Choice | undefined {
-  const cut = ["rows", "cluster", "groups", "rowsPerWarp", "boxes", "blocks"];
+  const cut = ["rows", "cluster", "groups", "boxes"];
   const same = choices.filter(
     (choice) => choice.family === family && cut.every((name) => choice.options[name] === options[name]),
   );

@@ -84,7 +84,7 @@ export function llGemmMmaF32<Out extends OutName, P extends Params = NoParams>(
  * K of two instructions as memory has it: of weights of 2 bytes a lane's 16 bytes are 4 + 4 elements of each, of one byte 8 + 8;
  * 4 of one instruction where they have 4 bytes.
  */
-export const permuteK: Readonly<Record<number, Layout>> = {
+const permuteK: Readonly<Record<number, Layout>> = {
   4: parseLayout("(2,4,2):(1,4,2)"),
   2: parseLayout("(2,4,2,2):(1,8,2,4)"),
   1: parseLayout("(4,4,2,2):(1,16,4,8)"),

@@ -5,7 +5,7 @@
  *
  *   npm run tune                                     # all of bench/shapes.csv: about ten minutes on an H200
  *   npm run tune -- --shapes 256x7168bf16,3072x1536bf16 --tokens 8,16 --again
- *   npm run tune -- --families bulk --again          # only these, beside what the table has
+ *   npm run tune -- --families stream --again        # only these, beside what the table has
  *   npm run tune -- --table mine.json --trials all.jsonl    # elsewhere; also what every configuration takes
  */
 import { appendFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
