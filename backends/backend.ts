@@ -27,7 +27,7 @@ export interface Storage extends Disposable {
 export interface Executable<P extends Params = Params> {
   readonly kernel: Kernel<P>;
   readonly backend: Backend;
-  /** The generated CUDA C or WGSL. */
+  /** The generated CUDA C or WGSL; of the simulator, which runs the IR as it is, the IR. */
   readonly source: string;
   /** Wall-clock time of the target's compiler, without tracing and emitting. */
   readonly compileMs: number;
@@ -44,16 +44,22 @@ export interface Executable<P extends Params = Params> {
 export interface Launch<P extends Params = Params> {
   readonly kernel: Kernel<P>;
 
-  /** Enqueues one launch, after all earlier ones; returns at once. @throws DisposedError, ArgumentError, DeviceError */
+  /**
+   * Enqueues one launch, after all earlier ones; returns at once. The simulator runs it here.
+   * @throws DisposedError, ArgumentError, DeviceError
+   */
   launch(): void;
   /** Changes scalars from the next launch on; tensors want a new `bind`. @throws ArgumentError */
   set(scalars: Partial<Scalars<P>>): void;
-  /** Enqueues `launches` launches back to back and returns their mean time in microseconds, device time where it can be had. */
+  /**
+   * Enqueues `launches` launches back to back and returns their mean time in microseconds, device time where it can be had.
+   * @throws UnsupportedError of the simulator, which has no clock
+   */
   timeUs(launches: number): Promise<number>;
 }
 
 export interface Backend extends AsyncDisposable {
-  readonly name: "cuda" | "wgsl";
+  readonly name: "cuda" | "wgsl" | "simulator";
   /** For people: the device and how it was found, e.g. "SwiftShader (Dawn)". */
   readonly device: string;
 

@@ -1,9 +1,7 @@
 /** Where, outside this folder, something was asked for: a later error names that line beside its own. */
-import { fileURLToPath } from "node:url";
-import { relative } from "node:path";
 import type { Location } from "../dsl/source.ts";
 
-const here = fileURLToPath(new URL(".", import.meta.url));
+const here = plainPath(new URL(".", import.meta.url).href);
 
 /** The innermost stack frame outside `backends/`, as Node prints it: through source maps, where they are on. */
 export function callerOfBackends(): Location {
@@ -15,18 +13,23 @@ export function callerOfBackends(): Location {
     const match = /(?:\(|at (?:async )?)((?:file:\/\/|\/)[^()]*):(\d+):(\d+)\)?$/.exec(frame);
     if (!match) continue;
     const [, script = "", line, column] = match;
-    const path = script.startsWith("file://") ? fileURLToPath(script) : script;
+    const path = plainPath(script);
     if (path.startsWith(here)) continue;
     return { file: fromHere(path), line: Number(line), column: Number(column) };
   }
   return { file: "<unknown>", line: 0, column: 0 };
 }
 
+/** Without node:url, which browsers don't have: the simulator runs there, too. */
+function plainPath(script: string): string {
+  return script.startsWith("file://") ? decodeURIComponent(script.slice("file://".length)) : script;
+}
+
 /** As a path from the working directory, if it lies there and that still exists. */
 function fromHere(path: string): string {
   try {
-    const folder = process.cwd();
-    return path.startsWith(`${folder}/`) ? relative(folder, path) : path;
+    const folder = `${globalThis.process.cwd()}/`;
+    return path.startsWith(folder) ? path.slice(folder.length) : path;
   } catch {
     return path;
   }

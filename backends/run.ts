@@ -79,6 +79,16 @@ export async function prepare<P extends Params>(
   args: HostArguments<P>,
 ): Promise<PreparedRun<P>> {
   const executable = await backend.compile(kernel);
+  const { tensors, launch } = bindHost(executable, args);
+  return new PreparedRun(executable, tensors, launch);
+}
+
+/** For backends: uploads, freezes what the kernel takes as frozen, and binds. @throws ArgumentError, DeviceError */
+export function bindHost<P extends Params, L>(
+  executable: Pick<Executable<P>, "kernel" | "backend"> & { bind(args: Arguments<P>): L },
+  args: HostArguments<P>,
+): { readonly tensors: ReadonlyMap<string, DeviceTensor>; readonly launch: L } {
+  const { kernel, backend } = executable;
   const tensors = new Map<string, DeviceTensor>();
   try {
     for (const tensor of kernel.ir.tensors) {
@@ -86,7 +96,7 @@ export async function prepare<P extends Params>(
       tensors.set(tensor.name, tensor.role === "frozen" ? frozenTensor(backend, data) : deviceTensor(backend, data));
     }
     const onDevice: Record<string, unknown> = { ...args, ...Object.fromEntries(tensors) };
-    return new PreparedRun(executable, tensors, executable.bind(onDevice as Arguments<P>));
+    return { tensors, launch: executable.bind(onDevice as Arguments<P>) };
   } catch (error) {
     for (const tensor of tensors.values()) tensor.free();
     throw error;
@@ -102,9 +112,14 @@ export async function run<P extends Params>(
   kernel: Kernel<P>,
   args: HostArguments<P>,
 ): Promise<HostResults<P>> {
-  using prepared = await prepare(backend, kernel, args);
-  prepared.launch();
-  return await prepared.read();
+  // No `using`: not every browser knows it.
+  const prepared = await prepare(backend, kernel, args);
+  try {
+    prepared.launch();
+    return await prepared.read();
+  } finally {
+    prepared.free();
+  }
 }
 
 type Given = Readonly<Record<string, unknown>>;

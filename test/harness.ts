@@ -6,13 +6,18 @@ import { compileReport } from "../backends/cuda/compile.ts";
 import { cudaAvailable, emitCuda, openCuda } from "../backends/cuda/index.ts";
 import { openNvcc } from "../backends/cuda/nvcc.ts";
 import type { HostArguments, HostResults } from "../backends/run.ts";
+import { openSimulator } from "../backends/simulator/index.ts";
 import { DeviceTensor } from "../backends/tensor.ts";
 import { openWgsl } from "../backends/wgsl/index.ts";
 import { HostTensor, type Kernel, type Params } from "../dsl/index.ts";
 
-/** Devices to run on. WGSL is always there: that it is missing is a failure. CUDA tests are skipped without a GPU. */
+/**
+ * Devices to run on. WGSL and the simulator are always there: that a device for WGSL is missing is a failure. CUDA tests are
+ * skipped without a GPU. In the simulator a launch that comes to any finding throws.
+ */
 export const devices = [
   { name: "wgsl", missing: false, open: (): Promise<Backend> => openWgsl() },
+  { name: "simulator", missing: false, open: (): Promise<Backend> => openSimulator() },
   { name: "cuda", missing: !cudaAvailable(), open: (): Promise<Backend> => openCuda() },
 ] as const;
 

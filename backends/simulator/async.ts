@@ -94,7 +94,6 @@ type CopyAsync = Extract<TileStmt, { kind: "copyAsync" }>;
 
 export function compileCopyAsync(context: Context, stmt: CopyAsync, site: number): Step {
   const { lanes, memory } = stmt;
-  const { bytes } = memory.dtype;
   const target = new Locator(context, stmt.to, stmt.toIndex, lanes, site);
   const origin = new Locator(context, memory, stmt.index, lanes, site);
   const guard = stmt.guard ? context.place(stmt.guard) : -1;
@@ -105,8 +104,8 @@ export function compileCopyAsync(context: Context, stmt: CopyAsync, site: number
     const [inside, to, from] = [target.locate(warp, mask), storageOf(warp), fromOf(warp)];
     let readable = origin.locate(warp, guarded);
     readable &= ~context.early(warp, memory, readable, site, "load");
-    context.counters.global(site, "Load", origin.offsets, readable, bytes, lanes * bytes);
-    context.counters.shared(site, target.offsets, inside, bytes, lanes * bytes);
+    origin.count("Load", readable);
+    target.count("Store", inside);
     for (let lane = 0; lane < 32; lane++) {
       for (let i = 0; i < lanes; i++) {
         if ((readable >>> lane) & 1) from.shadow?.read(warp, lane, (origin.offsets[lane] ?? 0) + i, site);

@@ -13,17 +13,34 @@ import {
 } from "../../dsl/ir.ts";
 import { encode } from "../../dsl/numerics.ts";
 import { evaluate } from "../../dsl/size.ts";
+import type { Location } from "../../dsl/source.ts";
 import { Counters } from "./counts.ts";
 import { Findings, made } from "./findings.ts";
 import { eachLane, firstLane, FrameLayout } from "./frame.ts";
-import type { Launch } from "./launch.ts";
 import { Clock } from "./order.ts";
-import type { Grid } from "./shadow.ts";
+import { type Grid, Shadow } from "./shadow.ts";
 import { type Block, Storage, type Warp } from "./state.ts";
 import { type InFlight, type MBarrierState, Rendezvous } from "./sync.ts";
 
 /** Does a statement for the lanes of a warp that take part. */
 export type Step = (warp: Warp) => void;
+
+/** What a simulation starts with. */
+export interface Inputs {
+  /** Of scalars and sizes, by name. */
+  readonly values: ReadonlyMap<string, number>;
+  readonly tensors: ReadonlyMap<Tensor, Content>;
+}
+
+/** What a tensor has before the kernel, which changes it in place. */
+export interface Content {
+  readonly dims: readonly number[];
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  /** Whether something was ever written to an element; undefined: to all of them. */
+  readonly isDefined: ((element: number) => boolean) | undefined;
+  /** From now on it was. */
+  readonly define: ((element: number) => void) | undefined;
+}
 
 /** A register, or an array of them. */
 export interface RegisterPlace {
@@ -57,27 +74,35 @@ export class Context implements Grid {
   readonly accumulators = new Set<number>();
   /** Register elements of a warp whose writing is watched. */
   watched = 0;
-  private readonly launch: Launch;
+  /** The first wait for the kernel before. */
+  private readonly waitAt: Location | undefined;
+  private readonly values: Inputs["values"];
   private readonly places = new Map<Value, number>();
   private readonly registers = new Map<Register, RegisterPlace>();
   private readonly leaves: Value[] = [];
   private readonly wgmmaRegisters = new Set<Register>();
 
-  constructor(ir: KernelIR, launch: Launch, checks: boolean) {
+  constructor(ir: KernelIR, { values, tensors }: Inputs, checks: boolean) {
     this.ir = ir;
-    this.launch = launch;
+    this.values = values;
     this.checks = checks;
     this.tensors = new Map(
-      ir.tensors.map((tensor) => {
-        const storage = new Storage(tensor, this.dimsOf(tensor));
-        storage.bytes.set(launch.contents.get(tensor) ?? []);
+      [...tensors].map(([tensor, { dims, bytes, isDefined }]) => {
+        const storage = new Storage(tensor, dims, bytes);
+        // Tensors that are only read can't race. Outputs begin as if nobody had written them.
+        if (checks && (isWritten(tensor.role) || isDefined)) {
+          storage.shadow = new Shadow(storage, this, tensor.role === "output" ? () => false : isDefined);
+        }
         return [tensor, storage];
       }),
     );
     const slots = ir.mbarriers.reduce((sum, { length }) => sum + length, 0);
+    let waitAt: Location | undefined;
     walk(ir.body, (stmt) => {
       if (stmt.kind === "wgmma") this.wgmmaRegisters.add(stmt.accumulator);
+      if (stmt.kind === "pdlWait") waitAt ??= stmt.at;
     });
+    this.waitAt = waitAt;
     this.warps = (ir.cluster * ir.block) / 32;
     this.mbarrierAgents = this.warps * (this.wgmmaRegisters.size > 0 ? 2 : 1);
     this.agents = this.mbarrierAgents + ir.cluster * slots;
@@ -136,12 +161,12 @@ export class Context implements Grid {
   }
 
   private known(op: Op): number {
-    if (op.kind === "size") return evaluate(op.size, this.launch.sizes);
-    return op.kind === "scalar" ? (this.launch.scalars.get(op.scalar.name) ?? 0) : 0;
+    if (op.kind === "size") return evaluate(op.size, this.values);
+    return op.kind === "scalar" ? (this.values.get(op.scalar.name) ?? 0) : 0;
   }
 
   dimsOf(memory: Memory): readonly number[] {
-    return memory.shape.map((dim) => evaluate(dim, this.launch.sizes));
+    return memory.shape.map((dim) => evaluate(dim, this.values));
   }
 
   /** Which storage a memory is, for a warp. */
@@ -178,7 +203,7 @@ export class Context implements Grid {
   early(warp: Warp, tensor: Memory, mask: number, site: number, what: "load" | "store"): number {
     if (tensor.kind !== "tensor" || (tensor.role === "frozen" && what === "load")) return 0;
     const early = mask & ~warp.order.afterWait;
-    const { waitAt } = this.launch;
+    const { waitAt } = this;
     const [kind, does] = what === "load" ? (["early-access", "read"] as const) : (["early-store", "written"] as const);
     eachLane(early, (lane) => {
       const message = (): string => `${tensor.name} is ${does} by a thread that is not ordered after the wait`;
@@ -227,11 +252,6 @@ export class Context implements Grid {
     const perBlock = this.ir.block / 32;
     const name = `warp ${warp % perBlock}`;
     return this.ir.cluster === 1 ? name : `${name} of block ${Math.floor(warp / perBlock)} of the cluster`;
-  }
-
-  /** Outputs begin as if unwritten; tensors that only are read can't race. */
-  isShadowed({ role }: Tensor): boolean {
-    return this.checks && isWritten(role);
   }
 }
 

@@ -8,6 +8,12 @@ import type { Type } from "../../dsl/ir.ts";
 /** Unsigned for one and two bytes, signed for four. */
 export type Words = Uint8Array | Uint16Array | Int32Array;
 
+/** Bytes as the bits of elements of this size, at whose multiple they begin. */
+export function wordsOf({ buffer, byteOffset, byteLength }: Uint8Array<ArrayBuffer>, bytes: 1 | 2 | 4): Words {
+  const Kind = bytes === 4 ? Int32Array : bytes === 2 ? Uint16Array : Uint8Array;
+  return new Kind(buffer, byteOffset, byteLength / bytes);
+}
+
 /** One buffer, seen as each type. Places are numbers of elements of the type's size. */
 export class Frame {
   readonly bytes: Uint8Array;

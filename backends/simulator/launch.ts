@@ -1,71 +1,104 @@
-/** From host data to what a simulation starts with: checked tensors, sizes, scalars, the grid. */
-import { ArgumentError } from "../../dsl/errors.ts";
+/** One kernel with its arguments in the simulator: what a launch computes, and what it was found to do wrong. */
+import { DeviceError, UnsupportedError } from "../../dsl/errors.ts";
 import { HostTensor } from "../../dsl/host.ts";
-import { type KernelIR, type Tensor, walk } from "../../dsl/ir.ts";
-import { evaluate } from "../../dsl/size.ts";
-import type { Location } from "../../dsl/source.ts";
+import { isWritten, type Tensor } from "../../dsl/ir.ts";
+import type { Kernel } from "../../dsl/kernel.ts";
+import type { Params } from "../../dsl/params.ts";
+import type { Launch } from "../backend.ts";
+import { type BoundArguments, changeScalars, requireWritableIn, type Scalars } from "../bind.ts";
+import type { HostResults } from "../run.ts";
+import { type Content, Context } from "./context.ts";
+import type { KernelCounts } from "./counts.ts";
+import { type Finding, unravel, type Unwritten } from "./findings.ts";
+import { Machine } from "./machine.ts";
+import type { SimulatorBackend } from "./runtime.ts";
 
-export interface Launch {
-  readonly grid: readonly [x: number, y: number, z: number];
-  readonly sizes: ReadonlyMap<string, number>;
-  readonly scalars: ReadonlyMap<string, number>;
-  readonly contents: ReadonlyMap<Tensor, Uint8Array>;
-  /** The first wait for the kernel before. */
-  readonly waitAt: Location | undefined;
+/** What a launch computed, what it did wrong, and what it asked of the machine. */
+export interface Simulation<P extends Params = Params> {
+  readonly outputs: HostResults<P>;
+  readonly findings: readonly Finding[];
+  /** Outputs with elements that nobody wrote. Empty with `check: "values"`. */
+  readonly unwritten: readonly Unwritten[];
+  readonly counts: KernelCounts;
 }
 
-/** @throws ArgumentError for data that doesn't fit the kernel's parameters */
-export function launchOf(ir: KernelIR, given: Readonly<Record<string, unknown>>): Launch {
-  const fail = (what: string): never => {
-    throw new ArgumentError(`${ir.name}: ${what}`, { related: [{ what: "the kernel was made", at: ir.at }] });
-  };
-  const known = [...ir.tensors, ...ir.scalars].map(({ name }) => name);
-  const unknown = Object.keys(given).find((name) => !known.includes(name));
-  if (unknown !== undefined) fail(`there is no parameter ${unknown}; it takes ${known.join(", ")}`);
+/** A launch came to findings. Its results are in memory, and in `simulation`. */
+export class HazardError extends DeviceError {
+  readonly simulation: Simulation;
 
-  const [sizes, contents] = [new Map<string, number>(), new Map<Tensor, Uint8Array>()];
-  for (const tensor of ir.tensors) {
-    const { name, dtype, shape } = tensor;
-    const host = hostTensor(tensor, given[name]) ?? fail(`${name} must be a HostTensor`);
-    const fits = host.dtype.name === dtype.name && host.shape.length === shape.length;
-    if (!fits) fail(`${name} must be ${dtype.name}[${shape.join(", ")}], got ${host}`);
-    for (const [axis, dim] of shape.entries()) {
-      const actual = host.shape[axis] ?? 0;
-      const expected = typeof dim === "number" ? dim : (sizes.get(String(dim)) ?? actual);
-      if (actual !== expected) fail(`dimension ${axis} of ${name} is ${dim}, ${expected}; got ${host}`);
-      if (typeof dim === "number") continue;
-      sizes.set(String(dim), actual);
-      if (actual < dim.min || actual > dim.max || actual % dim.multipleOf !== 0) {
-        fail(`the size ${dim} is ${actual}; promised were ${dim.min} to ${dim.max}, a multiple of ${dim.multipleOf}`);
-      }
+  constructor({ name }: Kernel, simulation: Simulation) {
+    const [first, ...others] = simulation.findings;
+    super(`${name}: ${first?.kind}: ${first?.message}`, {
+      at: first?.at,
+      related: first?.other ? [first.other] : [],
+      hint: others.length > 0 ? `${others.length} more in error.simulation.findings` : undefined,
+    });
+    this.simulation = simulation;
+  }
+}
+
+export class SimulatorLaunch<P extends Params = Params> implements Launch<P> {
+  readonly kernel: Kernel<P>;
+  readonly #backend: SimulatorBackend;
+  #bound: BoundArguments;
+
+  /** For the simulator only. */
+  constructor(kernel: Kernel<P>, backend: SimulatorBackend, bound: BoundArguments) {
+    this.kernel = kernel;
+    this.#backend = backend;
+    this.#bound = bound;
+  }
+
+  /** Runs the kernel. @throws HazardError when it comes to a finding; DisposedError, ArgumentError */
+  launch(): void {
+    const simulation = this.simulate();
+    if (simulation.findings.length > 0) throw new HazardError(this.kernel, simulation);
+  }
+
+  /** Runs the kernel. What it does wrong is no error, but a finding. @throws DisposedError, ArgumentError */
+  simulate(): Simulation<P> {
+    const { ir } = this.kernel;
+    const { grid, scalars, tensors: bound } = this.#bound;
+    const { check, seed } = this.#backend;
+    this.#backend.checkLive();
+    const tensors = new Map<Tensor, Content>();
+    for (const [i, tensor] of bound.entries()) {
+      const declared = ir.tensors[i];
+      if (!declared) continue;
+      requireWritableIn(this.kernel, declared.name, declared.role, tensor);
+      tensors.set(declared, this.#backend.content(tensor));
     }
-    contents.set(tensor, host.bytes);
-  }
-  const scalars = new Map<string, number>();
-  for (const { name, dtype } of ir.scalars) {
-    const value = given[name];
-    const low = dtype.name === "i32" ? -(2 ** 31) : 0;
-    const isNumber = typeof value === "number" && !Number.isNaN(value);
-    const fits =
-      dtype.name === "f32" || (Number.isInteger(value) && low <= Number(value) && Number(value) < low + 2 ** 32);
-    if (!isNumber || !fits) fail(`${name} must be a number of ${dtype.name}, got ${String(value)}`);
-    scalars.set(name, Number(value));
-  }
-  const [x = 1, y = 1, z = 1] = ir.grid.map((dim) => evaluate(dim, sizes));
-  if (Math.min(x, y, z) < 1 || x % ir.cluster !== 0) {
-    fail(`a grid of ${x} x ${y} x ${z} blocks, in clusters of ${ir.cluster}`);
-  }
-  let waitAt: Location | undefined;
-  walk(ir.body, (stmt) => {
-    if (stmt.kind === "pdlWait") waitAt ??= stmt.at;
-  });
-  return { grid: [x, y, z], sizes, scalars, contents, waitAt };
-}
+    const values = new Map(scalars.map(({ name, value }) => [name, value]));
+    const context = new Context(ir, { values, tensors }, check === "all");
+    new Machine(context, grid, seed).run();
 
-/** An output of known shape needs none: it begins as NaN. */
-function hostTensor({ role, dtype, shape }: Tensor, value: unknown): HostTensor | undefined {
-  if (value instanceof HostTensor) return value;
-  const numbers = shape.filter((dim) => typeof dim === "number");
-  const isKnown = value === undefined && role === "output" && numbers.length === shape.length;
-  return isKnown ? HostTensor.filled(dtype, numbers, 0xff) : undefined;
+    const outputs: Record<string, HostTensor> = {};
+    const unwritten: Unwritten[] = [];
+    for (const [tensor, { bytes, dims, count, shadow }] of context.tensors) {
+      const { name, role, dtype, at } = tensor;
+      if (!isWritten(role)) continue;
+      outputs[name] = new HostTensor(dtype, dims, new Uint8Array(bytes));
+      const missing: number[] = [];
+      for (let i = 0; i < count; i++) {
+        if (shadow?.isWritten(i) === false) missing.push(i);
+        else tensors.get(tensor)?.define?.(i);
+      }
+      const [first] = missing;
+      if (role !== "output" || first === undefined) continue;
+      unwritten.push({ tensor: name, count: missing.length, first: unravel(first, dims), at });
+    }
+    const { list: findings } = context.findings;
+    return { outputs: outputs as HostResults<P>, findings, unwritten, counts: context.counters.result };
+  }
+
+  /** Changes scalars from the next launch on. @throws ArgumentError */
+  set(scalars: Partial<Scalars<P>>): void {
+    this.#bound = { ...this.#bound, scalars: changeScalars(this.kernel, this.#bound.scalars, scalars) };
+  }
+
+  /** @throws UnsupportedError: the simulator knows what is done, but not how long it takes */
+  timeUs(): Promise<number> {
+    const hint = "launch.simulate().counts has bytes, sectors, bank conflicts, products";
+    return Promise.reject(new UnsupportedError("The simulator has no clock to time launches with", { hint }));
+  }
 }

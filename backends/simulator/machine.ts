@@ -6,7 +6,6 @@ import { Compiler, type Program } from "./compile.ts";
 import { CopyGroups } from "./async.ts";
 import { Context } from "./context.ts";
 import { Frame } from "./frame.ts";
-import type { Launch } from "./launch.ts";
 import { randomFrom } from "./numbers.ts";
 import { Timeline } from "./order.ts";
 import { Shadow } from "./shadow.ts";
@@ -16,7 +15,7 @@ import { checkWarpgroupsEnd, WgmmaQueue } from "./wgmma.ts";
 
 export class Machine {
   private readonly context: Context;
-  private readonly launch: Launch;
+  private readonly grid: readonly [x: number, y: number, z: number];
   private readonly program: Program;
   private readonly random: (() => number) | undefined;
   /** Of each warp of a cluster; used again by the next one. */
@@ -24,10 +23,10 @@ export class Machine {
   /** Of each block of a cluster. */
   private readonly shared: readonly (readonly Storage[])[];
 
-  constructor(context: Context, launch: Launch, seed: number | undefined) {
+  constructor(context: Context, grid: Machine["grid"], seed: number | undefined) {
     const { ir, checks, layout } = context;
     this.context = context;
-    this.launch = launch;
+    this.grid = grid;
     this.random = seed === undefined ? undefined : randomFrom(seed);
     const { random } = this;
     this.program = new Compiler(context, random && (() => random() < 0.3)).block(ir.body);
@@ -35,19 +34,15 @@ export class Machine {
     this.shared = Array.from({ length: ir.cluster }, () =>
       ir.shared.map((memory) => {
         const storage = new Storage(memory, memory.shape);
-        if (checks) storage.shadow = new Shadow(storage, context, true);
+        if (checks) storage.shadow = new Shadow(storage, context, () => false);
         return storage;
       }),
     );
-    for (const [tensor, storage] of context.tensors) {
-      if (!context.isShadowed(tensor)) continue;
-      storage.shadow = new Shadow(storage, context, tensor.role === "output");
-    }
   }
 
   run(): void {
     const { ir } = this.context;
-    const [x, y, z] = this.launch.grid;
+    const [x, y, z] = this.grid;
     const perRow = x / ir.cluster;
     const order = Array.from({ length: perRow * y * z }, (_, i) => i);
     if (this.random) shuffle(order, this.random);

@@ -174,7 +174,7 @@ export function compileLdmatrix(
       if (((inside >>> lane) & 1) === 0) continue;
       for (let e = 0; e < 16 / bytes; e++) shadow.read(warp, lane, (locator.offsets[lane] ?? 0) + e, site);
     }
-    context.counters.shared(site, locator.offsets, inside, bytes, 16);
+    locator.count("Load", inside);
   };
 }
 
@@ -195,6 +195,6 @@ export function compileStmatrix(context: Context, stmt: Extract<TileStmt, { kind
       if (((inside >>> lane) & 1) === 0) return;
       storeElements(storage, (locator.offsets[lane] ?? 0) + e, bits, from + k, 1, warp, lane, site);
     });
-    context.counters.shared(site, locator.offsets, inside, bytes, 16);
+    locator.count("Store", inside);
   };
 }

@@ -60,6 +60,15 @@ export class Locator {
     return inside;
   }
 
+  /** One request: the elements located last, of these lanes. */
+  count(what: "Load" | "Store", mask: number): void {
+    const { memory, offsets, width, site } = this;
+    const { counters } = this.context;
+    const { bytes } = memory.dtype;
+    if (memory.kind === "tensor") counters.global(site, what, offsets, mask, bytes, width * bytes);
+    else counters.shared(site, offsets, mask, bytes, width * bytes);
+  }
+
   private checkAlignment(warp: Warp, mask: number): void {
     const { bytes, memory } = this;
     const promised = memory.alignBytes % bytes === 0;
@@ -94,14 +103,13 @@ export function compileLoad(context: Context, op: Extract<Pinned, { kind: "load"
   const locator = new Locator(context, memory, op.index, lanes, site);
   const guard = op.guard ? context.place(op.guard) : -1;
   const choose = chooser(context, memory, op.peer, site);
-  const isGlobal = memory.kind === "tensor";
   const isBool = kind === "bool";
   return (warp) => {
     const { mask, frame } = warp;
     const bits = frame.bits(bytes);
     const guarded = guard < 0 ? mask : mask & trueLanes(frame.bytes, guard);
     let inside = locator.locate(warp, guarded);
-    if (isGlobal) inside &= ~context.early(warp, memory, inside, site, "load");
+    inside &= ~context.early(warp, memory, inside, site, "load");
     for (let lane = 0; lane < 32; lane++) {
       if (((mask >>> lane) & 1) === 0) continue;
       const at = to + lane * lanes;
@@ -117,8 +125,7 @@ export function compileLoad(context: Context, op: Extract<Pinned, { kind: "load"
       if (isBool) for (let i = 0; i < lanes; i++) bits[at + i] = bits[at + i] ? 1 : 0;
       if (shadow) for (let i = 0; i < lanes; i++) shadow.read(warp, lane, from + i, site);
     }
-    if (isGlobal) context.counters.global(site, "Load", locator.offsets, inside, bytes, lanes * bytes);
-    else context.counters.shared(site, locator.offsets, inside, bytes, lanes * bytes);
+    locator.count("Load", inside);
   };
 }
 
@@ -129,19 +136,17 @@ export function compileStore(context: Context, stmt: Extract<Stmt, { kind: "stor
   const locator = new Locator(context, memory, stmt.index, lanes, site);
   const choose = chooser(context, memory, stmt.peer, site);
   const from = context.place(value);
-  const isGlobal = memory.kind === "tensor";
   return (warp) => {
     const { mask, frame } = warp;
     const bits = frame.bits(bytes);
     const inside = locator.locate(warp, mask);
-    if (isGlobal) context.early(warp, memory, inside, site, "store");
+    context.early(warp, memory, inside, site, "store");
     for (let lane = 0; lane < 32; lane++) {
       const storage = (inside >>> lane) & 1 ? choose(warp, lane) : undefined;
       if (storage)
         storeElements(storage, locator.offsets[lane] ?? 0, bits, from + lane * lanes, lanes, warp, lane, site);
     }
-    if (isGlobal) context.counters.global(site, "Store", locator.offsets, inside, bytes, lanes * bytes);
-    else context.counters.shared(site, locator.offsets, inside, bytes, lanes * bytes);
+    locator.count("Store", inside);
   };
 }
 
@@ -179,7 +184,7 @@ export function compileAtomic(
     const { mask, frame } = warp;
     const [results, numbers] = [frame.words, frame.numbers(dtype)];
     const inside = locator.locate(warp, mask);
-    if (memory.kind === "tensor") context.early(warp, memory, inside, site, "store");
+    context.early(warp, memory, inside, site, "store");
     for (let lane = 0; lane < 32; lane++) {
       if (((mask >>> lane) & 1) === 0) continue;
       const storage = (inside >>> lane) & 1 ? choose(warp, lane) : undefined;

@@ -38,7 +38,7 @@ const recordWords = 5;
 export class Shadow {
   private readonly memory: Shadowed;
   private readonly grid: Grid;
-  private readonly needsWrites: boolean;
+  private readonly isDefined: ((element: number) => boolean) | undefined;
   private readonly cells: Int32Array;
   /** Records of reads and atomics; 0 is none. */
   private records = new Int32Array(64 * recordWords);
@@ -55,11 +55,11 @@ export class Shadow {
   private site = 0;
   private does = "";
 
-  /** `needsWrites`: reads need a write before. */
-  constructor(memory: Shadowed, grid: Grid, needsWrites: boolean) {
+  /** `isDefined`: whether an element may be read before this kernel writes it; undefined: any. */
+  constructor(memory: Shadowed, grid: Grid, isDefined: ((element: number) => boolean) | undefined) {
     this.memory = memory;
     this.grid = grid;
-    this.needsWrites = needsWrites;
+    this.isDefined = isDefined;
     this.cells = new Int32Array(memory.count * cellWords);
   }
 
@@ -159,7 +159,8 @@ export class Shadow {
     const [writer, segment, site] = [this.cells[cell] ?? 0, this.cells[cell + 1] ?? 0, this.cells[cell + 2] ?? 0];
     if (this.filling) this.checkFilling();
     if (writer === 0) {
-      const isMissing = this.needsWrites && !this.isWritten(this.element) && !this.filling?.[this.element];
+      const isMissing =
+        this.isDefined?.(this.element) === false && !this.isWritten(this.element) && !this.filling?.[this.element];
       if (isMissing) this.report("uninitialised", "nobody has written it", made(this.memory));
     } else if (!this.isAfter(writer - 1, segment)) {
       this.race(writer - 1, site, "written");

@@ -2,7 +2,7 @@
 import type { DType } from "../../dsl/dtype.ts";
 import type { Location } from "../../dsl/source.ts";
 import type { CopyGroups } from "./async.ts";
-import { Frame, type Words } from "./frame.ts";
+import { type Frame, type Words, wordsOf } from "./frame.ts";
 import type { Clock, Timeline } from "./order.ts";
 import type { Shadow } from "./shadow.ts";
 import type { MBarrierState, Rendezvous } from "./sync.ts";
@@ -16,13 +16,15 @@ export class Storage {
   readonly alignBytes: number;
   readonly at: Location;
   readonly count: number;
-  readonly bytes: Uint8Array;
+  readonly bytes: Uint8Array<ArrayBuffer>;
   readonly bits: Words;
   shadow: Shadow | undefined;
 
+  /** `bytes`: where its elements are; room of its own where there are none yet. */
   constructor(
     memory: { readonly name: string; readonly dtype: DType; readonly alignBytes: number; readonly at: Location },
     dims: readonly number[],
+    bytes?: Uint8Array<ArrayBuffer>,
   ) {
     this.name = memory.name;
     this.dtype = memory.dtype;
@@ -30,9 +32,8 @@ export class Storage {
     this.alignBytes = memory.alignBytes;
     this.at = memory.at;
     this.count = dims.reduce((a, b) => a * b, 1);
-    const frame = new Frame(Math.ceil((this.count * this.dtype.bytes) / 4) * 4);
-    this.bytes = frame.bytes.subarray(0, this.count * this.dtype.bytes);
-    this.bits = frame.bits(this.dtype.bytes);
+    this.bytes = bytes ?? new Uint8Array(this.count * this.dtype.bytes);
+    this.bits = wordsOf(this.bytes, this.dtype.bytes);
   }
 }
 

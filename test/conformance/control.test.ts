@@ -2,7 +2,9 @@
 import { expect } from "vitest";
 import {
   bool,
+  dims,
   dtypes,
+  encode,
   type Expr,
   f32,
   HostTensor,
@@ -19,6 +21,41 @@ import { agrees, integers, perThread } from "./agreement.ts";
 import { conformance } from "./backends.ts";
 
 conformance((target, on) => {
+  on("scalars and sizes reach every thread, bit for bit", async () => {
+    const [M, N] = [size("M"), size("N")];
+    const device = kernel(
+      {
+        name: "numbers",
+        grid: 2,
+        block: 64,
+        params: {
+          f: scalar(f32),
+          i: scalar(i32),
+          u: scalar(u32),
+          x: input(f32, [M, N]),
+          y: output(u32, [5, 128]),
+        },
+      },
+      (t, { f, i, u }) => {
+        const { y } = t.pdl.wait();
+        const at = t.block.x.mul(64).add(t.thread);
+        const numbers = [f.bitcast(u32), i.bitcast(u32), u, t.dim(M).to(u32), t.dim(dims.mul(N, 3)).to(u32)];
+        for (const [row, number] of numbers.entries()) y.store([row, at], number);
+      },
+    );
+    for (const [f, i, u] of [
+      [Math.PI, -1, 2 ** 32 - 1],
+      [-0, -(2 ** 31), 2 ** 31],
+      [-Infinity, 2 ** 31 - 1, 0],
+      [Math.fround(1e-37), 0, 1],
+    ] as const) {
+      const x = HostTensor.filled(f32, [7, 11], 0);
+      const { y } = await target.run(device, { f, i, u, x });
+      const expected = [encode(f32, f, "nosat"), i >>> 0, u, 7, 33];
+      expect([...y.values()]).toEqual(expected.flatMap((bits) => new Array<number>(128).fill(bits)));
+    }
+  });
+
   on("reads see the register as it was, however late their value is used", async () => {
     await perThread(target, "read_order", 64, 12, (t, x, put) => {
       const r = t.reg(i32, x(t.thread));
@@ -202,6 +239,7 @@ conformance((target, on) => {
     await perThread(target, "comparisons_across_the_warp", 64, 2, (t, x, put) => {
       const [a, b, c] = [x(t.thread), x(t.thread.xor(1)), x(t.thread.xor(2))];
       t.warpBarrier();
+      t.pdl.launchDependents();
       t.sleep(10);
       put(t.warpAny(a.lt(b.shr(1))).select(a.shl(1), b.shr(2)));
       put(t.warpSum(a.lt(b).to(i32)).min(t.warpAll(a.gt(c)).to(i32)));

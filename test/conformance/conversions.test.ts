@@ -165,9 +165,14 @@ conformance((target, on) => {
   }
 
   on("bits survive every bitcast", async () => {
-    const patterns = [...patternsOf(dtypes.f32)].slice(0, 256);
+    const { f32, i32, i8, e4m3, e5m2 } = dtypes;
+    const patterns = [...patternsOf(f32)].slice(0, 256);
     const words = HostTensor.from(u32, [256], patterns);
     const narrow = Array.from({ length: 256 }, (_, i) => i);
+    /** Each way from one dtype to another of them, with the first at both ends. */
+    const tours = <N extends DTypeName>(all: readonly DType<N>[]) =>
+      all.flatMap((a) => all.flatMap((b) => (a === b ? [] : [[a, b] as const])));
+    const [ofWords, ofBytes] = [tours([u32, f32, i32] as const), tours([u8, i8, e4m3, e5m2] as const)];
     const device = kernel(
       {
         name: "bitcasts",
@@ -177,32 +182,19 @@ conformance((target, on) => {
           w: input(u32, [256]),
           b: input(u8, [256]),
           h: input(bf16, [256]),
-          wide: output(u32, [4, 256]),
-          bytes: output(u8, [4, 256]),
+          wide: output(u32, [ofWords.length, 256]),
+          bytes: output(u8, [ofBytes.length, 256]),
           half: output(bf16, [256]),
         },
       },
       (t) => {
         const { w, b, h, wide, bytes, half } = t.pdl.wait();
         const i = t.thread;
-        const { f32, i32, i8, e4m3, e5m2 } = dtypes;
-        const x = w.load([i]);
-        for (const [row, bits] of [
-          x.bitcast(f32).bitcast(u32),
-          x.bitcast(i32).bitcast(u32),
-          x.bitcast(f32).bitcast(i32).bitcast(u32),
-          x.bitcast(i32).bitcast(f32).bitcast(u32),
-        ].entries()) {
-          wide.store([row, i], bits);
+        for (const [row, [one, other]] of ofWords.entries()) {
+          wide.store([row, i], w.load([i]).bitcast(one).bitcast(other).bitcast(u32));
         }
-        const y = b.load([i]);
-        for (const [row, bits] of [
-          y.bitcast(i8).bitcast(u8),
-          y.bitcast(e4m3).bitcast(e5m2).bitcast(u8),
-          y.bitcast(i8).bitcast(e4m3).bitcast(i8).bitcast(u8),
-          y.bitcast(e5m2).bitcast(u8),
-        ].entries()) {
-          bytes.store([row, i], bits);
+        for (const [row, [one, other]] of ofBytes.entries()) {
+          bytes.store([row, i], b.load([i]).bitcast(one).bitcast(other).bitcast(u8));
         }
         half.store([i], h.load([i]).bitcast(f16).bitcast(bf16));
       },
@@ -212,12 +204,12 @@ conformance((target, on) => {
       w: words,
       b: HostTensor.from(u8, [256], narrow),
       h,
-      wide: HostTensor.filled(u32, [4, 256], 0xa5),
-      bytes: HostTensor.filled(u8, [4, 256], 0xa5),
+      wide: HostTensor.filled(u32, [ofWords.length, 256], 0xa5),
+      bytes: HostTensor.filled(u8, [ofBytes.length, 256], 0xa5),
       half: HostTensor.filled(bf16, [256], 0xa5),
     });
-    expect([...result.wide.values()]).toEqual([...patterns, ...patterns, ...patterns, ...patterns]);
-    expect([...result.bytes.values()]).toEqual([...narrow, ...narrow, ...narrow, ...narrow]);
+    expect([...result.wide.values()]).toEqual(ofWords.flatMap(() => patterns));
+    expect([...result.bytes.values()]).toEqual(ofBytes.flatMap(() => narrow));
     expect(result.half.bytes).toEqual(h.bytes);
   });
 });

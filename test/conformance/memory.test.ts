@@ -150,44 +150,48 @@ conformance((target, on) => {
     expect([...out.f.values()]).toEqual(kept(f16, (i) => i % 251));
   });
 
-  on("shared memory of every dtype, scalars and vectors", async () => {
+  on("shared memory of every dtype, scalars and vectors of every width", async () => {
     const n = 128;
+    const rows = all.flatMap((dtype) => widths(dtype).map((lanes) => ({ dtype, lanes })));
     const device = kernel(
       {
         name: "shared_memory",
         grid: 1,
         block: n,
-        params: { x: input(u8, [n]), y: output(u32, [2 * all.length, n]) },
+        params: { x: input(u8, [n]), y: output(u32, [rows.length, n]) },
       },
       (t) => {
         const { x, y } = t.pdl.wait();
         const value = x.load([t.thread]);
-        const toWord = (e: Expr<DTypeName>): Expr<"u32"> => e.to(f32).to(u32);
-        for (const [row, dtype] of all.entries()) {
+        for (const [row, { dtype, lanes }] of rows.entries()) {
           const s = t.shared(dtype, [2, n]) as Tensor<DTypeName, 2, "shared">;
           s.store([0, t.thread], value.to(u32).to(f32).to(dtype) as never);
           t.barrier();
-          y.store([2 * row, t.thread], toWord(s.load([0, t.thread.xor(77)])));
-          const lanes = 4;
           t.when(t.thread.lt(n / lanes), () => {
             const i = t.thread.mul(lanes);
             s.storeVec([1, i], s.loadVec([0, i], lanes));
           });
           t.barrier();
-          y.store([2 * row + 1, t.thread], toWord(s.load([1, t.thread.xor(99)])));
+          y.store(
+            [row, t.thread],
+            s
+              .load([1, t.thread.xor(99)])
+              .to(f32)
+              .to(u32),
+          );
         }
       },
     );
     const values = Array.from({ length: n }, (_, i) => i % 9);
     const { y } = await target.run(device, {
       x: HostTensor.from(u8, [n], values),
-      y: HostTensor.filled(u32, [2 * all.length, n], 0xa5),
+      y: HostTensor.filled(u32, [rows.length, n], 0xa5),
     });
     const actual = [...y.values()];
-    for (const [row, dtype] of all.entries()) {
+    for (const [row, { dtype, lanes }] of rows.entries()) {
       const held = values.map((value) => (dtype.name === "bool" ? Number(value !== 0) : value));
-      const permuted = (mask: number) => held.map((_, i) => held[i ^ mask]);
-      expect(actual.slice(2 * row * n, (2 * row + 2) * n), dtype.name).toEqual([...permuted(77), ...permuted(99)]);
+      const permuted = held.map((_, i) => held[i ^ 99]);
+      expect(actual.slice(row * n, (row + 1) * n), `${dtype.name} x${lanes}`).toEqual(permuted);
     }
   });
 

@@ -361,6 +361,65 @@ conformance((target, on) => {
       );
     });
 
+    on.each([1, 2, 4])("asynchronous copies of %i words, in groups of which one may go on", async (words) => {
+      const size = 64 * words;
+      const copies = kernel(
+        {
+          name: "groups",
+          grid: 1,
+          block: 64,
+          params: { x: frozen(f32, [3, size], { alignBytes: 16 }), y: output(f32, [3, size]) },
+        },
+        (t, { x }) => {
+          for (const row of range(3)) t.prefetch(x, [row, t.thread.mul(words)]);
+          const { y } = t.pdl.wait();
+          const landings = range(3).map(() => t.sharedTile(f32, makeLayout([1, size])));
+          const mine = makeLayout([64, words], [words, 1]);
+          for (const [row, landing] of landings.entries()) {
+            const from = x.tile([1, size], [row, 0]).partition(mine, t.thread);
+            t.copyAsync(from, landing.partition(mine, t.thread));
+            t.asyncCommit();
+          }
+          const give = (row: number) => {
+            const landing = landings[row]?.tensor;
+            for (const i of t.range(words)) {
+              const at = i.mul(64).add(t.thread.xor(63));
+              if (landing) y.store([row, at], landing.load([at]));
+            }
+          };
+          t.asyncWait(1);
+          t.barrier();
+          for (const row of [0, 1]) give(row);
+          t.asyncWait(0);
+          t.barrier();
+          give(2);
+        },
+      );
+      const x = HostTensor.from(f32, [3, size], range(3 * size));
+      const { y } = await target.run(copies, { x });
+      expect([...y.values()]).toEqual(range(3 * size));
+    });
+
+    on("a warpgroup takes the registers that another gave back", async () => {
+      const uneven = kernel({ name: "uneven", grid: 2, block: 384, params: { y: output(i32, [768]) } }, (t) => {
+        const { y } = t.pdl.wait();
+        const i = t.block.x.mul(384).add(t.thread);
+        t.when(
+          t.warp.lt(4),
+          () => {
+            t.setRegisters("decrease", 40);
+            y.store([i], i);
+          },
+          () => {
+            t.setRegisters("increase", 232);
+            y.store([i], i.mul(2));
+          },
+        );
+      });
+      const { y } = await target.run(uneven, {});
+      expect([...y.values()]).toEqual(range(768).map((i) => (i % 384 < 128 ? i : 2 * i)));
+    });
+
     on("asynchronous copies arrive by themselves, zeros where the guard is false", async () => {
       const copies = kernel(
         {

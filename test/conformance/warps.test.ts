@@ -1,4 +1,5 @@
 /** Warp-wide operations, barriers, and what crosses them, against the evaluator. */
+import { expect } from "vitest";
 import {
   bool,
   type Expr,
@@ -32,6 +33,49 @@ conformance((target, on) => {
       put(t.shuffleXor(value, t.warp.add(1)));
       put(t.shuffleUp(value.mul(2), t.lane.rem(4)));
       put(t.shuffle(t.shuffleDown(value, 3).add(t.lane), t.lane.xor(1)));
+    });
+  });
+
+  on("shuffles of every dtype keep all bits", async () => {
+    const device = kernel(
+      {
+        name: "shuffled_bits",
+        grid: 1,
+        block: 32,
+        params: { x: input(i32, [32]), y: output(u32, [3, 4, 32]) },
+      },
+      (t) => {
+        const { x, y } = t.pdl.wait();
+        const bits = x.load([t.lane]);
+        for (const [row, dtype] of [i32, u32, f32].entries()) {
+          const value = bits.bitcast(dtype) as Expr<"i32">;
+          const exchanged = [
+            t.shuffleXor(value, 9),
+            t.shuffleUp(value, 5),
+            t.shuffleDown(value, 7),
+            t.shuffle(value, 3),
+          ];
+          for (const [column, result] of exchanged.entries()) y.store([row, column, t.lane], result.bitcast(u32));
+        }
+      },
+    );
+    const bits = Array.from({ length: 32 }, (_, i) => Math.imul(i + 1, 0x9e3779b1));
+    bits[0] = 0x7f800001; // a signalling NaN
+    const { y } = await target.run(device, { x: HostTensor.from(i32, [32], bits) });
+    const from = (source: (lane: number) => number) => bits.map((own, lane) => (bits[source(lane)] ?? own) >>> 0);
+    const expected = [from((l) => l ^ 9), from((l) => l - 5), from((l) => l + 7), from(() => 3)].flat();
+    expect([...y.values()]).toEqual([...expected, ...expected, ...expected]);
+  });
+
+  on("warps whose lanes meet see each other's stores", async () => {
+    await perThread(target, "meetings", 128, 3, (t, x, put) => {
+      const s = t.shared(i32, [128]);
+      for (const distance of [1, 7, 31]) {
+        s.store([t.thread], x(t.thread).mul(distance));
+        t.warpBarrier();
+        put(s.load([t.thread.xor(distance)]));
+        t.warpBarrier();
+      }
     });
   });
 

@@ -16,12 +16,14 @@ import {
   llGemmMmaE4m3,
   llGemmPipelineBf16,
   llGemmPipelineE4m3,
+  llGemmStreamBf16,
+  llGemmStreamE4m3,
   randomTensor,
   rmsNorm,
   rmsNormReference,
   seededRandom,
 } from "../../kernels/index.ts";
-import { runClean } from "./device.ts";
+import { runClean } from "./expect.ts";
 import { statements, without } from "./mutate.ts";
 
 interface Case {
@@ -72,20 +74,14 @@ const cases: readonly Case[] = [
   gemm("dot, sizes at launch", llGemmDotE4m3({ ...sizes, out }), e4m3, [5, 3, 2049]),
   gemm("mma", llGemmMmaBf16({ M: 5, N: 24, K: 1024, out, cluster: 4 }), bf16, [5, 24, 1024]),
   gemm("mma, sizes at launch", llGemmMmaE4m3({ ...sizes, out, cluster: 2, pieces: 1 }), e4m3, [11, 17, 515]),
-  // Its cluster barrier orders the stores as well.
+  gemm("pipeline", llGemmPipelineBf16({ M: 5, N: 24, K: 2880, out, cluster: 2, stages: 2 }), bf16, [5, 24, 2880]),
+  gemm("pipeline, odd", llGemmPipelineE4m3({ M: 9, N: 17, K: 2881, out, cluster: 2, stages: 2 }), e4m3, [9, 17, 2881]),
+  gemm("stream", llGemmStreamBf16({ M: 5, N: 70, K: 1040, out, cluster: 2, stages: 2 }), bf16, [5, 70, 1040]),
   gemm(
-    "pipeline",
-    llGemmPipelineBf16({ M: 5, N: 24, K: 2880, out, cluster: 2, stages: 2 }),
-    bf16,
-    [5, 24, 2880],
-    ["barrier 0"],
-  ),
-  gemm(
-    "pipeline, odd",
-    llGemmPipelineE4m3({ M: 9, N: 17, K: 2881, out, cluster: 2, stages: 2 }),
+    "stream, by halves",
+    llGemmStreamE4m3({ M: 9, N: 64, K: 1040, out, groups: 2, boxes: 2, stages: 2 }),
     e4m3,
-    [9, 17, 2881],
-    ["barrier 0"],
+    [9, 64, 1040],
   ),
   // Whoever multiplies comes after the producers' wait, through the ring.
   gemm(
