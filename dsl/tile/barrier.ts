@@ -138,7 +138,11 @@ export class Pipeline {
     this.full.wait(this.stage(i), this.parity(i));
   }
 
-  /** Consumer: this thread has read tile `i`. */
+  /**
+   * Consumer: this thread has read tile `i`, and used what it read. A copy of TMA into the stage is not ordered after a load
+   * whose value is still under way: release behind the mma, or let the producer call `t.asyncFence()` between acquire and
+   * copy. Seen on an H200: wrong results when a stage was released before the mma that used it.
+   */
   release(i: Expr<"i32">): void {
     this.empty.arrive(this.stage(i));
   }
