@@ -15,6 +15,7 @@ import {
 } from "../kernels/index.ts";
 import { choicesFor, formatChoice, kernelOf, parseChoice } from "../kernels/linear-space.ts";
 import { tableFor, type TunedEntry } from "../kernels/tuned.ts";
+import { choicesToTry, shapesToTune } from "../playground/tune/search.ts";
 import { devices, runGuarded } from "./harness.ts";
 
 const dtypes = { bf16, e4m3, f32 } as const;
@@ -155,9 +156,35 @@ describe.each(devices)("on $name", ({ name, missing, open }) => {
   );
 });
 
-test("the search tries what the table has", () => {
+test("the search tries what the table has, and less once something is known", () => {
   for (const { dtype, N, K, M, choice } of entries) {
     const tried = choicesFor({ M, N, K, dtype: dtype as "bf16" }).map(formatChoice);
     expect(tried, `${M} x ${N} x ${K}`).toContain(choice);
+  }
+  const [shape, entry] = [
+    shapesToTune().find(({ N }) => N === 2112),
+    entries.find(({ N, M }) => N === 2112 && M === 16),
+  ];
+  if (!shape || !entry) throw new Error("2112 x 7168 is gone");
+  const all = choicesToTry({ ...shape, M: 8 }, new Map(), undefined, undefined);
+  const later = choicesToTry({ ...shape, M: 16 }, new Map([[8, all]]), entry, undefined);
+  expect(later.length).toBeLessThan(all.length / 2);
+  expect(later).toContain(entry.choice);
+  const streams = choicesToTry({ ...shape, M: 16 }, new Map(), entry, ["stream"]);
+  expect(streams.filter((choice) => !choice.startsWith("stream"))).toEqual([entry.choice]);
+});
+
+test("between the shapes of models others are tuned, so that none is further than an octave from its neighbour", () => {
+  const shapes = shapesToTune();
+  expect(new Set(shapes.map(({ dtype, out, N, K }) => [dtype, out, N, K].join())).size).toBe(shapes.length);
+  for (const [N, K] of [
+    [600, 700],
+    [3000, 3000],
+    [20000, 5000],
+    [5000, 12000],
+  ] as const) {
+    const octaves = (a: number, b: number) => Math.abs(Math.log2(a / b));
+    const nearest = Math.min(...shapes.map((shape) => octaves(shape.N, N) + octaves(shape.K, K)));
+    expect(nearest, `${N} x ${K}`).toBeLessThan(1);
   }
 });

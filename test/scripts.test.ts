@@ -28,6 +28,13 @@ it.each([
   ["bench", [], noDriver],
   ["bench", ["--tokens", "17"], /^--tokens: a whole number from 1 to 16, not 17$/],
   ["bench", ["--group", "none"], /^--group: no shape is of the group none$/],
+  ["tune", [], noDriver],
+  [
+    "tune",
+    ["--shapes", "1x2"],
+    /^No such shapes\n  --group has router, .*between; --shapes is written as 256x7168bf16$/,
+  ],
+  ["tune", ["--tokens", "3"], /^--tokens: some of 8,16,4,1,2, not 3$/],
   ["soak", [], noDriver],
   ["soak", ["--launches", "1e6"], /^--launches is "1e6"; write a whole number, e\.g\. --launches 1000$/],
   ["cold-start", ["--repetitions", "0"], /^--repetitions is "0"; write a whole number, e\.g\. --repetitions 5$/],
