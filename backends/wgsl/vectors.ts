@@ -18,6 +18,7 @@ export class Vectors extends Parts {
 
   /** One lane of a vector; `vector` is a variable where `index` is not a literal. */
   lane(type: Type, vector: string, index: string | number): string {
+    if (type.lanes === 1) return vector;
     if (!isPacked(type)) return `${vector}[${index}]`;
     const { bytes } = type.dtype;
     const perWord = 4 / bytes;
@@ -44,6 +45,7 @@ export class Vectors extends Parts {
   }
 
   protected setLane(type: Type, vector: string, index: string, value: string): string {
+    if (type.lanes === 1) return `${vector} = ${value};`;
     if (!isPacked(type)) return `${vector}[${index}] = ${value};`;
     const { bytes } = type.dtype;
     const perWord = 4 / bytes;
@@ -69,9 +71,7 @@ export class Vectors extends Parts {
       const names = args.map((_, i) => "abc".charAt(i));
       const parameters = args.map((type, i) => `${names[i]}_in: ${this.type(type)}`).join(", ");
       const before = names.map((arg) => `  var ${arg} = ${arg}_in;`);
-      const lanes = args.map((type, i) =>
-        type.lanes === 1 ? (names[i] ?? "a") : this.lane(type, names[i] ?? "a", "i"),
-      );
+      const lanes = args.map((type, i) => this.lane(type, names[i] ?? "a", "i"));
       return this.fill(name, parameters, result, before, scalar(lanes));
     });
   }
