@@ -87,7 +87,7 @@ const cases = devices.flatMap((device) => names.map((family) => ({ ...device, fa
 
 describe.each(cases)("$family on $name", ({ family, name, missing, open }) => {
   // Software devices take seconds to compile kernels with many unrolled instructions; the simulator takes them to run.
-  const few = name === "simulator" || (name === "wgsl" && family !== "dot");
+  const few = name !== "cuda";
   const small = name === "wgsl" ? { mma: { pieces: 1 }, stream: { stages: 2 }, dot: {}, pipeline: {} }[family] : {};
   /** Of TMA: rows of whole 16 bytes, of both types. */
   const multipleOf = family === "stream" ? 16 : 1;
