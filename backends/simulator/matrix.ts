@@ -1,18 +1,20 @@
 /**
  * Matrix instructions of a warp: mma, ldmatrix, stmatrix; and how a Hopper tensor core adds.
  *
- * Of f16, bf16, tf32 and fp8 an instruction adds all its K products and c at once: all are aligned to the largest exponent
- * (a product's is the sum of its factors'; subnormals have that of the smallest normals) and cut off 25 bits below; their
- * sum is exact, and cut off to an f32. wgmma of fp8 keeps 13 bits in both places. Any NaN makes the NaN 0x7fffffff. i8 is
- * exact, and wraps.
+ * Of f16, bf16 and tf32 an instruction adds all its K products and c at once: all are aligned to the largest exponent (a
+ * product's is the sum of its factors'; subnormals have that of the smallest normals) and cut off 25 bits below; their sum is
+ * exact, and cut off to an f32. wgmma of fp8 keeps 13 bits in both places. Hopper has no mma.sync of fp8: the assembler makes
+ * f16 of both operands and two instructions of 16 products each, and adds c as any f32. Any NaN makes the NaN 0x7fffffff. i8
+ * is exact, and wraps.
  *
- * Source: P. Xie et al., "MMA-Sim: Bit-Accurate Reference Model of Tensor Cores and Matrix Cores" (2025), who compared theirs
- * with the hardware; ours has not been yet. Least certain: that mma of fp8 adds 32 products at once.
+ * Source: P. Xie et al., "MMA-Sim: Bit-Accurate Reference Model of Tensor Cores and Matrix Cores" (2025), but for mma.sync of
+ * fp8, which we read from results of an H200. All of it agrees with the recordings in test/data.
  */
 import type { MmaAtom } from "../../dsl/atoms/mma.ts";
-import { type DType, f32 } from "../../dsl/dtype.ts";
+import { type DType, f16, f32 } from "../../dsl/dtype.ts";
 import type { TileStmt } from "../../dsl/ir-tile.ts";
 import type { Pinned, Value } from "../../dsl/ir.ts";
+import { encode } from "../../dsl/numerics.ts";
 import { crd2idx, type Layout } from "../../dsl/layout/index.ts";
 import type { Context, Step } from "./context.ts";
 import { Locator, storeElements } from "./memory.ts";
@@ -24,7 +26,8 @@ export class Operand {
   readonly exponents: Int32Array;
   private readonly read: (at: number, bits: number) => void;
 
-  constructor(count: number, dtype: DType) {
+  /** `multiplied`: the type that fp8 is made before the hardware multiplies, if another. */
+  constructor(count: number, dtype: DType, multiplied = dtype) {
     const [values, exponents] = [new Float64Array(count), new Int32Array(count)];
     this.values = values;
     this.exponents = exponents;
@@ -38,7 +41,10 @@ export class Operand {
         exponents[at] = exponentOf(word[0] ?? 0);
       };
     } else {
-      const [valueOf, exponentAt] = [valueTable(dtype), exponentTable(dtype)];
+      const valueOf = valueTable(dtype);
+      const own = exponentTable(multiplied);
+      const exponentAt =
+        multiplied === dtype ? own : Int16Array.from(valueOf, (value) => own[encode(multiplied, value, "nosat")] ?? 0);
       this.read = (at, bits) => {
         values[at] = valueOf[bits] ?? 0;
         exponents[at] = exponentAt[bits] ?? 0;
@@ -72,6 +78,19 @@ export function addProducts(a: Operand, i: number, b: Operand, j: number, count:
   return Number.isNaN(sum) ? 0x7fffffff : truncatedBits(sum / scale, keptBits === 13 ? 13 : 23);
 }
 
+/** mma.sync of fp8 as f16, rows of 32 elements in the order of `place8`: 16 products, the other 16 upon them, then c. */
+export function addProducts8(a: Operand, i: number, b: Operand, j: number, c: number): number {
+  const sum = addProducts(a, i + 16, b, j + 16, 16, addProducts(a, i, b, j, 16, 0, 25), 25);
+  word32[0] = sum;
+  const products = float32[0] ?? 0;
+  word32[0] = c;
+  float32[0] = products + (float32[0] ?? 0);
+  return Number.isNaN(float32[0]) ? 0x7fffffff : (word32[0] ?? 0);
+}
+
+/** Of the 32 elements of a row: of each four the first two come first, as they lie in the lower halves of registers. */
+export const place8 = (k: number): number => (k & 2) * 8 + (k >> 2) * 2 + (k & 1);
+
 /** The same of i8. */
 export function addIntegers(a: Operand, i: number, b: Operand, j: number, count: number, c: number): number {
   let sum = c;
@@ -90,17 +109,18 @@ export function rowMajor(layout: Layout, values: number, rows: number, columns: 
 export function compileMma(context: Context, op: Extract<Pinned, { kind: "mma" }>, to: number, site: number): Step {
   const { atom } = op;
   const { M, N, K } = atom;
+  const isInteger = atom.c.kind === "signed";
+  const isFp8 = atom.a.bytes === 1 && !isInteger;
   const operand = (value: Value, layout: Layout, rows: number) => ({
     place: context.place(value),
     bytes: value.type.dtype.bytes,
-    elements: rowMajor(layout, value.type.lanes, rows, K),
-    filled: new Operand(rows * K, value.type.dtype),
+    elements: rowMajor(layout, value.type.lanes, rows, K).map((i) => (isFp8 ? i - (i % K) + place8(i % K) : i)),
+    filled: new Operand(rows * K, value.type.dtype, isFp8 ? f16 : value.type.dtype),
   });
   const a = operand(op.a, atom.layoutA, M);
   const b = operand(op.b, atom.layoutB, N);
   const placeC = context.place(op.c);
   const sums = rowMajor(atom.layoutC, op.c.type.lanes, M, N);
-  const isInteger = atom.c.kind === "signed";
   return (warp) => {
     const { frame } = warp;
     context.together(warp, site, atom.name);
@@ -112,9 +132,9 @@ export function compileMma(context: Context, op: Extract<Pinned, { kind: "mma" }
     for (let i = 0; i < sums.length; i++) {
       const [row, column] = [Math.floor((sums[i] ?? 0) / N) * K, ((sums[i] ?? 0) % N) * K];
       const c = words[placeC + i] ?? 0;
-      words[to + i] = isInteger
-        ? addIntegers(a.filled, row, b.filled, column, K, c)
-        : addProducts(a.filled, row, b.filled, column, K, c, 25);
+      if (isInteger) words[to + i] = addIntegers(a.filled, row, b.filled, column, K, c);
+      else if (isFp8) words[to + i] = addProducts8(a.filled, row, b.filled, column, c);
+      else words[to + i] = addProducts(a.filled, row, b.filled, column, K, c, 25);
     }
     countMma(context, site, atom, M);
   };

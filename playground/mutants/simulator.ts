@@ -16,8 +16,8 @@ export const simulatorMutants: readonly Mutant[] = [
     class: "numerics",
     why: "mma.sync keeps as few bits as wgmma of fp8",
     file: "backends/simulator/matrix.ts",
-    find: ": addProducts(a.filled, row, b.filled, column, K, c, 25);",
-    replace: ": addProducts(a.filled, row, b.filled, column, K, c, 13);",
+    find: "addProducts(a.filled, row, b.filled, column, K, c, 25);",
+    replace: "addProducts(a.filled, row, b.filled, column, K, c, 13);",
     tests: ["test/simulator/wgsl.test.ts"],
   },
   {
