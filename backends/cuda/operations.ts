@@ -92,7 +92,8 @@ export function convert(from: DType, to: DType, a: Text, prelude: Prelude): Text
   if (to.name === "bool") return infix("!=", a, atom(from.name === "f32" ? "0.0f" : "0"));
   if (from.name === "f32") {
     if (to.name === "i32") return call("__float2int_rz", a);
-    if (to.name === "u32") return call("__float2uint_rz", a);
+    // ptxas 13.0 makes 2^32 - 1 instead of 0 of c ? -1.0f : 0.0f.
+    if (to.name === "u32") return call("__float2uint_rz", call("fmaxf", a, atom("0.0f")));
     return call(prelude.fromF32(to), a);
   }
   if (to.name === "f32" && from.kind === "float") return call(prelude.toF32(from), a);

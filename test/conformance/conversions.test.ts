@@ -164,6 +164,44 @@ conformance((target, on) => {
     });
   }
 
+  // `npm run fuzz -- --seed 77 --from 12313 --kernels 1`: ptxas 13.0 folds cvt.rzi.u32.f32 of -1.0 or 0.0 to 2^32 - 1.
+  on("one of two constants is converted like any number", async () => {
+    const pairs = [-1, -2, 0, 1.5, 2 ** 31, 2 ** 32, 1e20, -1e20].flatMap((a) =>
+      [0, -1, 1].map((b) => [a, b] as const),
+    );
+    const device = kernel(
+      {
+        name: "convert_chosen",
+        grid: 1,
+        block: 32,
+        params: { x: input(u32, [32]), u: output(u32, [pairs.length, 32]), i: output(dtypes.i32, [pairs.length, 32]) },
+      },
+      (t) => {
+        const { x, u, i } = t.pdl.wait();
+        const isFirst = x.load([t.thread]).ne(0);
+        for (const [row, [a, b]] of pairs.entries()) {
+          const chosen = isFirst.select(t.const(dtypes.f32, a), t.const(dtypes.f32, b));
+          u.store([row, t.thread], chosen.to(u32));
+          i.store([row, t.thread], chosen.to(dtypes.i32));
+        }
+      },
+    );
+    const x = Array.from({ length: 32 }, (_, lane) => lane % 2);
+    const { u, i } = await target.run(device, {
+      x: HostTensor.from(u32, [32], x),
+      u: HostTensor.filled(u32, [pairs.length, 32], 0xa5),
+      i: HostTensor.filled(dtypes.i32, [pairs.length, 32], 0xa5),
+    });
+    for (const [dtype, tensor] of [
+      ["u32", u],
+      ["i32", i],
+    ] as const) {
+      expect([...tensor.values()], dtype).toEqual(
+        pairs.flatMap(([a, b]) => x.map((first) => convert("f32", dtype, first ? a : b))),
+      );
+    }
+  });
+
   on("bits survive every bitcast", async () => {
     const { f32, i32, i8, e4m3, e5m2 } = dtypes;
     const patterns = [...patternsOf(f32)].slice(0, 256);
