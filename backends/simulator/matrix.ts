@@ -75,7 +75,9 @@ export function addProducts(a: Operand, i: number, b: Operand, j: number, count:
   word32[0] = c;
   let sum = Math.trunc((float32[0] ?? 0) * scale);
   for (let k = 0; k < count; k++) sum += Math.trunc((as[i + k] ?? 0) * (bs[j + k] ?? 0) * scale);
-  return Number.isNaN(sum) ? 0x7fffffff : truncatedBits(sum / scale, keptBits === 13 ? 13 : 23);
+  if (Number.isNaN(sum)) return 0x7fffffff;
+  const bits = truncatedBits(sum / scale, keptBits === 13 ? 13 : 23);
+  return bits === -(2 ** 31) ? 0 : bits; // what is cut off to nothing is +0
 }
 
 /** mma.sync of fp8 as f16, rows of 32 elements in the order of `place8`: 16 products, the other 16 upon them, then c. */
