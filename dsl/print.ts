@@ -2,6 +2,7 @@
  * IR as text, for people and for snapshots in tests: one statement a line, each type once. Things go by the author's names,
  * a second `k` as `k.2`; values without a name by their id, `%7`.
  */
+import { requireIR, requireOptions } from "./check.ts";
 import {
   type Block,
   formatType,
@@ -18,15 +19,21 @@ import {
 } from "./ir.ts";
 import { isTileStmt, type MatrixOperand, type Slot, type TileStmt } from "./ir-tile.ts";
 import type { Size } from "./size.ts";
-import type { Location } from "./source.ts";
+import { callerLocation, type Location } from "./source.ts";
 
 export interface PrintOptions {
   /** Whether each line ends with a comment that names the author's file and line. Default false. */
   readonly lines?: boolean;
+  /** Whether things go by the author's names. If not they are numbered, and what differs in names alone looks the same. Default true. */
+  readonly names?: boolean;
 }
 
-export function printKernel(ir: KernelIR, { lines = false }: PrintOptions = {}): string {
-  return new Printer(ir, lines).print();
+/** @throws ArgumentError for what is no IR; ShapeError for unknown options */
+export function printKernel(ir: KernelIR, options: PrintOptions = {}): string {
+  requireIR("printKernel", ir);
+  requireOptions(options, ["lines", "names"], callerLocation());
+  const { lines = false, names = true } = options;
+  return new Printer(ir, lines, names).print();
 }
 
 class Printer {
@@ -35,10 +42,10 @@ class Printer {
   private readonly names = new Map<Register | Shared | Value, string>();
   private readonly output: string[] = [];
 
-  constructor(ir: KernelIR, withLines: boolean) {
+  constructor(ir: KernelIR, withLines: boolean, withNames: boolean) {
     this.ir = ir;
     this.withLines = withLines;
-    this.nameAll();
+    this.nameAll(withNames);
   }
 
   print(): string {
@@ -64,7 +71,7 @@ class Printer {
     return `${this.output.join("\n")}\n`;
   }
 
-  private nameAll(): void {
+  private nameAll(withNames: boolean): void {
     const { tensors, scalars, sizes, shared, body } = this.ir;
     const named: (Register | Shared | Value)[] = [...shared];
     walk(body, (stmt) => {
@@ -72,6 +79,10 @@ class Printer {
       if (stmt.kind === "for") named.push(stmt.induction);
       if (stmt.kind === "let") named.push(stmt.value);
     });
+    if (!withNames) {
+      for (const [i, thing] of named.entries()) this.names.set(thing, `%${i}`);
+      return;
+    }
     const used = new Map<string, number>([...tensors, ...scalars].map(({ name }) => [name, 1]));
     for (const size of sizes) used.set(String(size), 1);
     for (const thing of named) {

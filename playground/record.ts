@@ -4,6 +4,7 @@
  *
  *   npm run record
  *   npm run record -- --tiles 100000    # besides, so many tiles of each mma, of wgmma a 16th; not kept; about five minutes
+ *   npm run record -- --tiles 100000 --instruction mma_m16n8k16_bf16    # only these, in one of several processes
  *   npm run record -- --folder out --evidence out/differences.jsonl    # elsewhere; elements that differ, with their operands
  *
  * Exit code 0 when all was recorded and the simulator agrees, 1 when not; the file is written in either case.
@@ -23,6 +24,7 @@ import { fail, progress } from "./terminal.ts";
 const { values: options } = parseArgs({
   options: {
     tiles: { type: "string", default: "0" },
+    instruction: { type: "string" },
     folder: { type: "string", default: recordingsFolder },
     evidence: { type: "string" },
   },
@@ -30,36 +32,23 @@ const { values: options } = parseArgs({
 if (!/^\d{1,9}$/.test(options.tiles)) {
   fail(new ArgumentError(`--tiles is "${options.tiles}"; write a whole number, e.g. --tiles 100000`));
 }
+const chosen = instructions().filter(({ atom }) => atom.name === (options.instruction ?? atom.name));
+if (chosen.length === 0) {
+  const hint = `One of ${instructions()
+    .map(({ atom }) => atom.name)
+    .join(", ")}`;
+  fail(new ArgumentError(`--instruction: there is no ${options.instruction}`, { hint }));
+}
 const start = performance.now();
 await using cuda = await openCuda().catch(fail);
 await using simulator = await openSimulator({ check: "values" });
 const evidence: Evidence[] = [];
 let [problems, results] = [0, 0];
 
-const all = specimens();
-const recorded: Record<string, Recorded> = {};
-let compiler = "";
-for (const [i, specimen] of all.entries()) {
-  progress(specimen.name, i, all.length);
-  const taken = await take(cuda, simulator, specimen);
-  if (taken.recorded) recorded[taken.name] = taken.recorded;
-  if (taken.recorded && compiler === "") compiler = (await cuda.compile(specimen.kernel)).compiler;
-  note(taken, taken.name);
-}
-progress("", 1, 1);
-
-const recording = { device: cuda.device, driver: driverVersion(), compiler, date: today(), specimens: recorded };
-const text = formatRecording(recording);
-const file = join(options.folder, fileOf(recording.device));
-mkdirSync(options.folder, { recursive: true });
-writeFileSync(file, text);
-console.log(`${recording.device}, driver ${recording.driver || "unknown"}, ${compiler}`);
-console.log(
-  `${Object.keys(recorded).length} of ${all.length} specimens in ${file}, ${Math.ceil(text.length / 1024)} KiB`,
-);
+if (options.instruction === undefined) await record();
 
 const wanted = Number(options.tiles);
-for (const instruction of wanted > 0 ? instructions() : []) {
+for (const instruction of wanted > 0 ? chosen : []) {
   const { name } = instruction.atom;
   let [tiles, wrong] = [0, 0];
   const most = instruction.atom.kind === "mma" ? wanted : Math.ceil(wanted / 16);
@@ -81,6 +70,30 @@ console.log(
   `${results} results compared with the simulator, ${problems === 0 ? "all the same bits" : `${problems} differences or errors`}; ${seconds} s`,
 );
 process.exitCode = problems > 0 ? 1 : 0;
+
+async function record(): Promise<void> {
+  const all = specimens();
+  const recorded: Record<string, Recorded> = {};
+  let compiler = "";
+  for (const [i, specimen] of all.entries()) {
+    progress(specimen.name, i, all.length);
+    const taken = await take(cuda, simulator, specimen);
+    if (taken.recorded) recorded[taken.name] = taken.recorded;
+    if (taken.recorded && compiler === "") compiler = (await cuda.compile(specimen.kernel)).compiler;
+    note(taken, taken.name);
+  }
+  progress("", 1, 1);
+
+  const recording = { device: cuda.device, driver: driverVersion(), compiler, date: today(), specimens: recorded };
+  const text = formatRecording(recording);
+  const file = join(options.folder, fileOf(recording.device));
+  mkdirSync(options.folder, { recursive: true });
+  writeFileSync(file, text);
+  console.log(`${recording.device}, driver ${recording.driver || "unknown"}, ${compiler}`);
+  console.log(
+    `${Object.keys(recorded).length} of ${all.length} specimens in ${file}, ${Math.ceil(text.length / 1024)} KiB`,
+  );
+}
 
 /** Counts, and shows what is wrong. */
 function note(taken: Taken, name: string): void {
