@@ -15,42 +15,44 @@ import { parseArgs } from "node:util";
 import { commandOf, type Message, type Task } from "./fuzz/worker.ts";
 import { progress } from "./terminal.ts";
 
-const cannotRun = 101;
 /** Of one process, so that what a driver leaks doesn't add up. */
 const kernelsPerWorker = 2000;
-const kernelsAtATime = 8;
 /** Longer than shrinking takes. */
 const silenceMs = 180_000;
 const mostFailures = 10;
 
 function refuse(message: string): never {
   console.error(message);
-  process.exit(cannotRun);
+  process.exit(101);
 }
 
 function readOptions(): Task {
-  const read = () =>
-    parseArgs({
+  try {
+    const { values } = parseArgs({
       options: {
         seed: { type: "string", default: String(Date.now() % 1_000_000) },
         from: { type: "string", default: "0" },
         kernels: { type: "string", default: "1000" },
         devices: { type: "string" },
       },
-    }).values;
-  let values: ReturnType<typeof read>;
-  try {
-    values = read();
+    });
+    const whole = (name: "seed" | "from" | "kernels"): number => {
+      if (/^\d{1,9}$/.test(values[name])) return Number(values[name]);
+      return refuse(`--${name} is "${values[name]}"; write a whole number, e.g. --${name} 1000`);
+    };
+    const [seed, from, kernels] = [whole("seed"), whole("from"), whole("kernels")];
+    return { seed, from, kernels, devices: values.devices?.split(",") };
   } catch (error) {
     return refuse(error instanceof Error ? error.message : String(error));
   }
-  const whole = (name: "seed" | "from" | "kernels"): number => {
-    if (/^\d{1,9}$/.test(values[name])) return Number(values[name]);
-    return refuse(`--${name} is "${values[name]}"; write a whole number, e.g. --${name} 1000`);
-  };
-  const [seed, from, kernels] = [whole("seed"), whole("from"), whole("kernels")];
-  return { seed, from, kernels, width: kernelsAtATime, devices: values.devices?.split(",") };
 }
+
+const options = readOptions();
+const { from, kernels } = options;
+const start = performance.now();
+let [next, agreed, failures] = [from, 0, 0];
+let devices: readonly string[] | undefined;
+const underWay = new Set<number>();
 
 /** Has a worker do a task. What is under way when it ends was left, because it died or fell silent. */
 function run(task: Task): Promise<readonly number[]> {
@@ -66,10 +68,7 @@ function run(task: Task): Promise<readonly number[]> {
   listen();
   child.on("message", (message: Message) => {
     listen();
-    if (message.kind === "started") underWay.add(message.index);
-    if (message.kind === "agreed" || message.kind === "differs") underWay.delete(message.index);
     hear(message);
-    if (failures === mostFailures) child.kill();
   });
   child.send(task);
   return new Promise((resolve) =>
@@ -80,48 +79,50 @@ function run(task: Task): Promise<readonly number[]> {
   );
 }
 
-const options = readOptions();
-const { seed, from, kernels } = options;
-const start = performance.now();
-let [next, agreed, failures] = [from, 0, 0];
-let devices: readonly string[] | undefined;
-const underWay = new Set<number>();
-
 function hear(message: Message): void {
-  if (message.kind === "refused") refuse(message.message);
-  if (message.kind === "opened") devices ??= message.devices;
-  if (message.kind === "started") next = Math.max(next, message.index + 1);
-  if (message.kind === "agreed") agreed++;
-  if (message.kind === "differs") fail(message.index, `${message.message}\n  ${message.file}`);
-  progress("kernels agree", agreed, kernels);
+  switch (message.kind) {
+    case "refused":
+      return refuse(message.message);
+    case "opened":
+      devices ??= message.devices;
+      return;
+    case "started":
+      underWay.add(message.index);
+      next = Math.max(next, message.index + 1);
+      return;
+    case "agreed":
+      underWay.delete(message.index);
+      agreed++;
+      return progress("kernels agree", agreed, kernels);
+    case "differs":
+      underWay.delete(message.index);
+      return fail(message.index, `${message.message}\n  ${message.file}`);
+  }
 }
 
 function fail(index: number, message: string): void {
-  failures++;
-  console.log(`kernel ${index}: ${message}\n  ${commandOf(options, index)}`);
+  console.log(`kernel ${index}: ${message}\n  ${commandOf(options, index)} --kernels 1`);
+  if (++failures === mostFailures) end();
 }
 
-function goOn(): string {
-  return `Go on with: npm run fuzz -- --seed ${seed} --from ${Math.min(next, ...underWay)}`;
+/** Says how it went, and how to go on. */
+function end(code = 0): never {
+  const rate = ((agreed * 1000) / (performance.now() - start)).toFixed(1);
+  console.log(`${agreed} of ${agreed + failures} kernels agree on ${devices?.join(", ")}; ${rate} kernels/s`);
+  console.log(`Last index ${next - 1}. Go on with: ${commandOf(options, Math.min(next, ...underWay))}`);
+  process.exit(failures > 0 ? 1 : code);
 }
 
-process.once("SIGINT", () => {
-  console.log(`\n${agreed} kernels agreed. ${goOn()}`);
-  process.exit(failures > 0 ? 1 : 130);
-});
-while (next < from + kernels && failures < mostFailures) {
+process.once("SIGINT", () => end(130));
+while (next < from + kernels) {
   const unfinished = await run({ ...options, from: next, kernels: Math.min(kernelsPerWorker, from + kernels - next) });
   if (devices === undefined) refuse("The process that runs kernels ended before it began");
   // Where a process died, each kernel alone shows which of them did it.
   for (const index of unfinished) {
-    if (failures === mostFailures) break;
-    const alone = await run({ ...options, from: index, kernels: 1, width: 1 });
+    const alone = await run({ ...options, from: index, kernels: 1 });
     if (alone.length > 0) fail(index, "the process that ran it died, or was silent for three minutes");
   }
   underWay.clear();
   if (next < from + kernels) console.log(`${agreed} kernels agree so far, last index ${next - 1}`);
 }
-const rate = ((agreed * 1000) / (performance.now() - start)).toFixed(1);
-console.log(`${agreed} of ${agreed + failures} kernels agree on ${devices?.join(", ")}; ${rate} kernels/s`);
-console.log(`Seed ${seed}, last index ${next - 1}. ${goOn()}`);
-process.exitCode = failures > 0 ? 1 : 0;
+end();

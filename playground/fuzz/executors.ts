@@ -20,7 +20,6 @@ function ways(seed: number): Readonly<Record<string, readonly [module: string, o
     ["tegula/wgsl", `openWgsl({ device: "${device}" })`, () => openWgsl({ device })] as const;
   return {
     simulator: ["tegula/simulator", `openSimulator({ seed: ${seed} })`, () => openSimulator({ seed })],
-    wgsl: ["tegula/wgsl", "openWgsl()", () => openWgsl()],
     gpu: wgsl("gpu"),
     lavapipe: wgsl("lavapipe"),
     swiftshader: wgsl("swiftshader"),

@@ -60,25 +60,26 @@ export function productsProgram(c: Choices): Program {
   const instruction = c.once(10) ? wideInstruction(c) : (c.pick(instructions) ?? wideInstruction(c));
   const { code, extents, a, b, c: sums, wide } = instruction;
   const [warpsM, warpsN] = wide ? [1, 1] : [c.pick([1, 2]), c.pick([1, 2])];
-  // One of them: compiling takes longer with each instruction that there is.
-  const repeats = [
-    [1, 1, 1],
-    [2, 1, 1],
-    [1, 2, 1],
-    [1, 1, 2],
-  ] as const;
-  const [repeatM, repeatN, repeatK] = c.pick(wide ? repeats.slice(0, 1) : repeats) ?? repeats[0];
-  const tile = [extents[0] * warpsM * repeatM, extents[1] * warpsN * repeatN, extents[2] * repeatK] as const;
-  const [tileM, tileN, tileK] = tile;
+  // One extent at the most: compiling takes longer with each instruction that there is.
+  const twice = c.below(wide ? 1 : 4) - 1;
+  const [tileM = 0, tileN = 0, tileK = 0] = extents.map(
+    (extent, i) => extent * ([warpsM, warpsN][i] ?? 1) * (i === twice ? 2 : 1),
+  );
   const threads = (wide ? 128 : 32) * warpsM * warpsN;
-  const direct = [!wide && c.below(2) === 0, !wide && c.below(2) === 0] as const;
-  const split = direct[0] && direct[1] ? c.pick([1, 2, 4]) : 1;
+  // Straight from memory to fragments, or through shared memory, where all meet.
+  const isDirect = (): boolean => !wide && c.below(2) === 0;
+  const operands = [
+    { name: "a", dtype: a, rows: tileM, block: "y", direct: isDirect() },
+    { name: "b", dtype: b, rows: tileN, block: "x", direct: isDirect() },
+  ];
+  const meets = operands.some(({ direct }) => !direct);
+  const split = meets ? 1 : c.pick([1, 2, 4]);
   const bitsK = Math.log2(tileK);
   const permuted = !wide && c.once(3);
   const lines: string[] = [];
 
   /** Fills shared memory with an operand's tile, K contiguous, and says how a fragment gets its part. */
-  const stage = (name: "a" | "b", dtype: DTypeName, rows: number): string => {
+  const stage = (name: string, dtype: DTypeName, rows: number): readonly string[] => {
     const { bytes } = dtypes[dtype];
     const unit = Math.log2(16 / bytes);
     const swizzleBits = wide ? Math.log2((tileK * bytes) / 16) : c.below(3);
@@ -90,10 +91,10 @@ export function productsProgram(c: Choices): Program {
     const [from, to] = [partOf(`g_${name}`, by), partOf(`s_${name}`, by)];
     const moved = 2 ** by.vector * bytes;
     if (moved >= 4 && moved <= 16 && c.once(2)) {
-      return [`t.copyAsync(${from}, ${to}, { guard: "edges" });`, "t.asyncCommit();", "t.asyncWait(0);"].join("\n");
+      return [`t.copyAsync(${from}, ${to}, { guard: "edges" });`, "t.asyncCommit();", "t.asyncWait(0);"];
     }
     lines.push(`const staged_${name} = t.fragment(${to});`);
-    return [`t.copy(${from}, staged_${name}, { guard: "edges" });`, `t.copy(staged_${name}, ${to});`].join("\n");
+    return [`t.copy(${from}, staged_${name}, { guard: "edges" });`, `t.copy(staged_${name}, ${to});`];
   };
 
   const options = wide
@@ -104,27 +105,24 @@ export function productsProgram(c: Choices): Program {
   lines.push(`const rC = t.fragment(tY);`);
   const part = `t.warp.div(${threads / 32})`;
   const loads: string[] = [];
-  for (const [i, name] of (["a", "b"] as const).entries()) {
-    const rows = tile[i as 0 | 1];
-    loads.push(`const g_${name} = ${name}.tile([${rows}, ${tileK}], [t.block.${i === 0 ? "y" : "x"}, k]);`);
-    if (!direct[i as 0 | 1]) loads.push(stage(name, i === 0 ? a : b, rows));
+  for (const { name, dtype, rows, block, direct } of operands) {
+    loads.push(`const g_${name} = ${name}.tile([${rows}, ${tileK}], [t.block.${block}, k]);`);
+    if (!direct) loads.push(...stage(name, dtype, rows));
   }
-  const meets = !direct[0] || !direct[1];
-  if (meets) loads.push(...(wide ? ["t.asyncFence();"] : []), "t.barrier();");
-  for (const [i, name] of (wide ? [] : (["a", "b"] as const)).entries()) {
-    const from = `t_${name}`;
-    const isDirect = direct[i as 0 | 1];
-    loads.push(`const ${from} = mma.partition${name.toUpperCase()}(${isDirect ? "g" : "s"}_${name});`);
-    // ldmatrix wants neighbours as they are.
-    if (!isDirect && !permuted && c.once(2))
-      loads.push(`const r_${name} = t.matrixFragment(${from});`, `t.copyMatrix(${from}, r_${name});`);
-    else {
-      const guard = isDirect ? `, { guard: "edges" }` : "";
-      loads.push(`const r_${name} = t.fragment(${from});`, `t.copy(${from}, r_${name}${guard});`);
-    }
-  }
+  if (wide) loads.push("t.asyncFence();");
+  if (meets) loads.push("t.barrier();");
   if (wide) loads.push("t.wgmmaFence();", "t.wgmma(rC, s_a, s_b);", "t.wgmmaCommit();", "t.wgmmaWait(0);");
-  else loads.push("t.mma(rC, r_a, r_b);");
+  else {
+    for (const { name, direct } of operands) {
+      loads.push(`const t_${name} = mma.partition${name.toUpperCase()}(${direct ? "g" : "s"}_${name});`);
+      // ldmatrix wants neighbours as they are.
+      const [fragment, copy] =
+        !direct && !permuted && c.once(2) ? ["matrixFragment", "copyMatrix"] : ["fragment", "copy"];
+      const guard = direct ? `, { guard: "edges" }` : "";
+      loads.push(`const r_${name} = t.${fragment}(t_${name});`, `t.${copy}(t_${name}, r_${name}${guard});`);
+    }
+    loads.push("t.mma(rC, r_a, r_b);");
+  }
   if (meets) loads.push("t.barrier();");
   const bounds = split > 1 ? `${part}, floorDiv(K, ${tileK}), { step: ${split} }` : `floorDiv(K, ${tileK})`;
   lines.push(`for (const k of t.range(${bounds})) {`, ...loads, "}");

@@ -5,29 +5,25 @@
  */
 import { Choices, type Span } from "./choices.ts";
 
-export interface Shrunk {
-  readonly choices: readonly number[];
-  /** Programs that were tried. */
-  readonly tried: number;
-}
+/** Programs that are asked about at once. */
+const width = 6;
 
 /**
- * `generate` makes a program from choices, `fails` says whether it still shows the fault; up to `width` of them are asked at
- * once. Ends when nothing smaller fails, or at `deadlineMs` (of performance.now()).
+ * The smallest choices found. `generate` makes a program from choices, `fails` says whether it still shows the fault. Ends
+ * when nothing smaller fails, or at `deadlineMs` (of performance.now()).
  */
 export async function shrink<P>(
   start: readonly number[],
   generate: (choices: Choices) => P,
   fails: (program: P) => Promise<boolean>,
-  { deadlineMs, width = 6 }: { readonly deadlineMs: number; readonly width?: number },
-): Promise<Shrunk> {
+  deadlineMs: number,
+): Promise<readonly number[]> {
   const seen = new Set<string>();
   const replay = (answers: readonly number[]): { readonly choices: Choices; readonly program: P } => {
     const choices = Choices.replay(answers);
     return { choices, program: generate(choices) };
   };
   let best = replay(start).choices;
-  let tried = 0;
 
   /** Tries all that a pass proposes. When something smaller fails, it goes on from there, at the same place. */
   const improve = async (pass: Pass): Promise<void> => {
@@ -42,7 +38,6 @@ export async function shrink<P>(
         seen.add(key);
         batch.push({ ...candidate, at: place });
       }
-      tried += batch.length;
       const verdicts = await Promise.all(batch.map(({ program }) => fails(program)));
       const found = batch[verdicts.indexOf(true)];
       if (!found) continue;
@@ -58,43 +53,40 @@ export async function shrink<P>(
     before = best.taken;
     for (const pass of [withoutSpans, withInnerSpans, withZeros, lowered]) await improve(pass);
   } while (best.taken !== before && performance.now() < deadlineMs);
-  return { choices: best.taken, tried };
+  return best.taken;
 }
 
 /** What to try instead of choices, in order; made when it is asked for. */
 type Pass = (best: Choices) => readonly (() => readonly number[])[];
 
-/** Fewer choices are smaller, then smaller ones, from the first on. */
+/** Fewer choices are smaller, then lower ones, from the first on. */
 function isSmaller(a: readonly number[], b: readonly number[]): boolean {
   if (a.length !== b.length) return a.length < b.length;
   const i = a.findIndex((x, k) => x !== b[k]);
   return i >= 0 && (a[i] ?? 0) < (b[i] ?? 0);
 }
 
-const byLength = (a: Span, b: Span): number => b.end - b.start - (a.end - a.start);
+/** Puts others in the place of the choices of each span, the longest first. */
+const withSpans =
+  (others: (span: Span, best: Choices) => readonly (readonly number[])[]): Pass =>
+  (best) =>
+    longestFirst(best.spans).flatMap((span) =>
+      others(span, best).map((other) => () => best.taken.toSpliced(span.start, span.end - span.start, ...other)),
+    );
 
-const withoutSpans: Pass = ({ taken, spans }) =>
-  spans.toSorted(byLength).map(
-    ({ start, end }) =>
-      () =>
-        taken.toSpliced(start, end - start),
-  );
+const longestFirst = (spans: readonly Span[]): readonly Span[] =>
+  spans.toSorted((a, b) => b.end - b.start - (a.end - a.start));
 
-const withInnerSpans: Pass = ({ taken, spans }) =>
-  spans.toSorted(byLength).flatMap(({ label, start, end }) => {
-    const inner = spans.filter((span) => span.label === label && span.start > start && span.end <= end);
-    return inner
-      .toSorted(byLength)
-      .slice(0, 6)
-      .map((span) => () => taken.toSpliced(start, end - start, ...taken.slice(span.start, span.end)));
-  });
+const withoutSpans = withSpans(() => [[]]);
 
-const withZeros: Pass = ({ taken, spans }) =>
-  spans.toSorted(byLength).map(
-    ({ start, end }) =>
-      () =>
-        taken.map((x, i) => (i >= start && i < end ? 0 : x)),
-  );
+const withInnerSpans = withSpans(({ label, start, end }, { taken, spans }) => {
+  const inner = spans.filter((span) => span.label === label && span.start > start && span.end <= end);
+  return longestFirst(inner)
+    .slice(0, 6)
+    .map((span) => taken.slice(span.start, span.end));
+});
+
+const withZeros = withSpans(({ start, end }) => [new Array<number>(end - start).fill(0)]);
 
 const lowered: Pass = ({ taken }) =>
   taken.flatMap((x, i) =>

@@ -11,14 +11,14 @@ export const tiers = {
   exchanges: exchangesProgram,
   tiles: tilesProgram,
   products: productsProgram,
-} as const satisfies Readonly<Record<string, (c: Choices) => Program>>;
+} as const;
 
-const turns = "leltelelteleltep";
+const { lanes: l, exchanges: e, tiles: t, products: p } = tiers;
+const turns = [l, e, l, t, e, l, e, l, t, e, l, e, l, t, e, p];
 
 /** The generator of program `index`. */
 export function tierOf(index: number): (c: Choices) => Program {
-  const letter = turns[index % turns.length] ?? "l";
-  return { l: tiers.lanes, e: tiers.exchanges, t: tiers.tiles, p: tiers.products }[letter] ?? tiers.lanes;
+  return turns[index % turns.length] ?? l;
 }
 
 /** The choices of program `index` of a seed, the same on every machine, and the program. */

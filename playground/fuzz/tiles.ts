@@ -50,25 +50,25 @@ export function tilesProgram(c: Choices): Program {
   let names = 0;
 
   const part = (tile: string): string => partOf(tile, by);
+  const declare = (layout: string, stage = ""): string => {
+    const name = `s${names++}`;
+    lines.push(`const ${name} = t.sharedTile(${dtype}, ${layout})${stage};`);
+    return name;
+  };
   /** With any order of elements, or for copies of 2^aligned neighbours. */
   const sharedTile = (aligned: number): string => {
-    const name = `s${names++}`;
     const bits = rows + columns;
     const order = shuffled(c, range(bits));
     const any = layoutOfBits([order.slice(0, rows), order.slice(rows)]);
     const [pad, swizzleBits, base] = [c.pick([0, 16 / bytes]), c.below(4), aligned + c.below(4)];
     const plain = aligned === 0 && pad === 0 && c.once(2) ? any : rowMajor(tileM, tileN, pad);
     const fits = pad === 0 && base + 2 * swizzleBits <= bits;
-    const layout = swizzled(plain, fits ? swizzleBits : 0, base, swizzleBits);
-    lines.push(`const ${name} = t.sharedTile(${dtype}, ${layout});`);
-    return name;
+    return declare(swizzled(plain, fits ? swizzleBits : 0, base, swizzleBits));
   };
   /** One of two stages. */
   const stagedTile = (): string => {
-    const name = `s${names++}`;
     const layout = `makeLayout([${tileM}, ${tileN}, 2], [1, ${tileM}, ${tileM * tileN}])`;
-    lines.push(`const ${name} = t.sharedTile(${dtype}, ${layout}).slice([null, null, t.block.x.and(1)]);`);
-    return name;
+    return declare(layout, ".slice([null, null, t.block.x.and(1)])");
   };
   const fragment = (tile: string, guard = ""): string => {
     const name = `r${names++}`;

@@ -7,6 +7,7 @@ import { TegulaError } from "../../dsl/index.ts";
 import { Choices } from "./choices.ts";
 import { openExecutors } from "./executors.ts";
 import { type Failure, judge } from "./judge.ts";
+import type { Program } from "./program.ts";
 import { reproduction } from "./reproduction.ts";
 import { shrink } from "./shrink.ts";
 import { generate, tierOf } from "./tiers.ts";
@@ -15,8 +16,6 @@ export interface Task {
   readonly seed: number;
   readonly from: number;
   readonly kernels: number;
-  /** How many at a time. */
-  readonly width: number;
   readonly devices: readonly string[] | undefined;
 }
 
@@ -26,16 +25,17 @@ export type Message =
   | { readonly kind: "started" | "agreed"; readonly index: number }
   | { readonly kind: "differs"; readonly index: number; readonly message: string; readonly file: string };
 
-export const folder = ".out/fuzz";
+const folder = ".out/fuzz";
 const shrinkMs = 60_000;
+const kernelsAtATime = 8;
 
 /** How a kernel is found again. */
 export const commandOf = ({ seed, devices }: Task, index: number): string =>
-  `npm run fuzz -- --seed ${seed} --from ${index} --kernels 1${devices ? ` --devices ${devices.join()}` : ""}`;
+  `npm run fuzz -- --seed ${seed}${devices ? ` --devices ${devices.join()}` : ""} --from ${index}`;
 
 /** Does a task, telling of each step. */
 export async function work(task: Task, tell: (message: Message) => void): Promise<void> {
-  const { seed, from, kernels, width, devices } = task;
+  const { seed, from, kernels, devices } = task;
   const executors = await openExecutors(devices, seed).catch((error: unknown) => {
     if (!(error instanceof TegulaError)) throw error;
     tell({ kind: "refused", message: error.message });
@@ -52,19 +52,15 @@ export async function work(task: Task, tell: (message: Message) => void): Promis
     const concerned = executors.filter((each) => each === first || each === failure.executor);
     const isSame = (other: Failure | undefined): boolean =>
       other?.executor === failure.executor && other?.kind === failure.kind;
-    const small = await shrink(
-      choices.taken,
-      tierOf(index),
-      async (candidate) => isSame(await judge(candidate, concerned)),
-      { deadlineMs: performance.now() + shrinkMs },
-    );
-    const shrunk = tierOf(index)(Choices.replay(small.choices));
+    const fails = async (candidate: Program): Promise<boolean> => isSame(await judge(candidate, concerned));
+    const small = await shrink(choices.taken, tierOf(index), fails, performance.now() + shrinkMs);
+    const shrunk = tierOf(index)(Choices.replay(small));
     // What depends on chance may not show again: then the program as it was.
     const again = await judge(shrunk, concerned);
     const [shown, why] = isSame(again) && again ? [shrunk, again] : [program, failure];
     mkdirSync(folder, { recursive: true });
     const file = `${folder}/seed${seed}-${index}.ts`;
-    writeFileSync(file, reproduction(shown, why, commandOf(task, index)));
+    writeFileSync(file, reproduction(shown, why, `${commandOf(task, index)} --kernels 1`));
     return { kind: "differs", index, message: `${why.executor?.name ?? "tegula"}: ${why.message}`, file };
   };
 
@@ -76,7 +72,7 @@ export async function work(task: Task, tell: (message: Message) => void): Promis
       tell(await examine(index));
     }
   };
-  await Promise.all(Array.from({ length: width }, row));
+  await Promise.all(Array.from({ length: kernelsAtATime }, row));
   for (const { backend } of executors) await backend.dispose();
 }
 
