@@ -1,11 +1,13 @@
 /**
- * Proves the narrow float conversions of dsl/numerics.ts on every one of the 2^32 f32 bit patterns.
+ * Proves the narrow float conversions of dsl/numerics.ts, or of a device, on every one of the 2^32 f32 bit patterns.
  *
  *     npx tsx playground/verify-conversions.ts                  all 256 chunks
  *     npx tsx playground/verify-conversions.ts --chunks 0x40..0x4f
+ *     npx tsx playground/verify-conversions.ts --device cuda    what a kernel makes of them; or wgsl, or simulator
  *
  * A chunk is the 2^24 inputs that share their top byte. The outputs of each conversion over a chunk are hashed and compared
- * with the vectors in test/data/numerics. Exits with 1 and names the first bad chunk if any hash differs.
+ * with the vectors in test/data/numerics. Of a device single numbers and vectors are converted, and what differs is compared
+ * with dsl/numerics.ts, one by one. Exits with 1 and names the first bad chunk if any hash differs.
  */
 import { fork } from "node:child_process";
 import { once } from "node:events";
@@ -15,6 +17,9 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { bf16, type DType, e4m3, e5m2, f16, type FloatName } from "../dsl/dtype.ts";
 import { encodeF32Bits, type Saturation } from "../dsl/numerics.ts";
+import { chunkSize, type DeviceCodes, DeviceConverter, deviceConversions } from "./prove/conversions.ts";
+import { deviceNamed, type DeviceName } from "./prove/devices.ts";
+import { progress } from "./terminal.ts";
 
 /** A conversion from f32, under its name in the vectors. */
 export interface Conversion {
@@ -33,25 +38,30 @@ export const conversions: readonly Conversion[] = [
 ];
 
 const chunkCount = 256;
-const chunkSize = 2 ** 24;
 
-/** FNV-1a 64, as 16 hexadecimal digits, of the little-endian outputs for f32 bits `chunk << 24` to `chunk << 24 | 0xffffff`. */
-export function hashChunk({ dtype, saturation }: Conversion, chunk: number): string {
+/** The little-endian outputs for f32 bits `chunk << 24` to `chunk << 24 | 0xffffff`. */
+export function codesOf({ dtype, saturation }: Conversion, chunk: number): Uint8Array {
+  const codes = dtype.bytes === 1 ? new Uint8Array(chunkSize) : new Uint16Array(chunkSize);
+  for (let i = 0; i < chunkSize; i++) codes[i] = encodeF32Bits(dtype, (chunk << 24) | i, saturation);
+  return new Uint8Array(codes.buffer);
+}
+
+/** FNV-1a 64, as 16 hexadecimal digits. */
+export function hashBytes(bytes: Uint8Array): string {
   let high = 0xcbf29ce4;
   let low = 0x84222325;
-  for (let i = 0; i < chunkSize; i++) {
-    const code = encodeF32Bits(dtype, (chunk << 24) | i, saturation);
-    for (let shift = 0; shift < 8 * dtype.bytes; shift += 8) {
-      // (high, low) times the prime 2^40 + 0x1b3, modulo 2^64; the low half by 16-bit digits, to see its carry.
-      low ^= (code >>> shift) & 0xff;
-      const digit0 = (low & 0xffff) * 0x1b3;
-      const digit1 = (low >>> 16) * 0x1b3 + (digit0 >>> 16);
-      high = (Math.imul(high, 0x1b3) + (low << 8) + (digit1 >>> 16)) | 0;
-      low = (digit1 << 16) | (digit0 & 0xffff);
-    }
+  for (const byte of bytes) {
+    // (high, low) times the prime 2^40 + 0x1b3, modulo 2^64; the low half by 16-bit digits, to see its carry.
+    low ^= byte;
+    const digit0 = (low & 0xffff) * 0x1b3;
+    const digit1 = (low >>> 16) * 0x1b3 + (digit0 >>> 16);
+    high = (Math.imul(high, 0x1b3) + (low << 8) + (digit1 >>> 16)) | 0;
+    low = (digit1 << 16) | (digit0 & 0xffff);
   }
   return [high, low].map((half) => (half >>> 0).toString(16).padStart(8, "0")).join("");
 }
+
+export const hashChunk = (conversion: Conversion, chunk: number): string => hashBytes(codesOf(conversion, chunk));
 
 /** The hash that the vectors have for a conversion and a chunk. */
 export function expectedHash(name: string, chunk: number): string {
@@ -78,30 +88,66 @@ const vectors = ["exhaustive_f32_fnv1a64.json", "exhaustive_f32_to_16bit_fnv1a64
 /** What a worker found: the conversions whose hash of this chunk differs. */
 interface Verdict {
   readonly chunk: number;
+  readonly device: string;
   readonly mismatches: readonly string[];
 }
 
 const thisFile = fileURLToPath(import.meta.url);
 
-function runWorker(): void {
+async function runWorker(device: DeviceName | undefined): Promise<void> {
+  const converter = device === undefined ? undefined : await DeviceConverter.open(device);
   process.on("message", (chunk: number) => {
-    const mismatches = conversions.flatMap((conversion) => {
-      const [actual, expected] = [hashChunk(conversion, chunk), expectedHash(conversion.name, chunk)];
-      return actual === expected ? [] : [`${conversion.name}: hash ${actual}, expected ${expected}`];
-    });
-    process.send?.({ chunk, mismatches } satisfies Verdict);
+    void mismatchesIn(converter, chunk).then((mismatches) =>
+      process.send?.({ chunk, device: converter?.device ?? "TypeScript", mismatches } satisfies Verdict),
+    );
+  });
+  process.once("disconnect", () => process.exit()); // its parent is gone
+}
+
+async function mismatchesIn(converter: DeviceConverter | undefined, chunk: number): Promise<readonly string[]> {
+  if (converter) return mismatchesOf(await converter.convert(chunk), chunk);
+  return conversions.flatMap((conversion) => {
+    const [actual, expected] = [hashChunk(conversion, chunk), expectedHash(conversion.name, chunk)];
+    return actual === expected ? [] : [`${conversion.name}: hash ${actual}, expected ${expected}`];
   });
 }
+
+/** Of a device's codes for a chunk; with the first input on which they differ from dsl/numerics.ts. */
+export function mismatchesOf(codes: readonly DeviceCodes[], chunk: number): readonly string[] {
+  return codes.flatMap(({ name, single, vector }) => {
+    const isRight = hashBytes(single) === expectedHash(name, chunk);
+    if (isRight && Buffer.compare(single, vector) === 0) return [];
+    const conversion = conversions.find((each) => each.name === name);
+    if (!conversion) throw new RangeError(`there are no vectors of ${name}`);
+    const right = codesOf(conversion, chunk);
+    return Object.entries({ single, vector }).flatMap(([what, bytes]) => {
+      const i = right.findIndex((byte, at) => byte !== bytes[at]);
+      if (i < 0) return [];
+      const [at, { bytes: width }] = [Math.floor(i / conversion.dtype.bytes), conversion.dtype];
+      const code = (of: Uint8Array): string =>
+        hex(width === 1 ? (of[at] ?? 0) : (of[2 * at] ?? 0) + 256 * (of[2 * at + 1] ?? 0), 2 * width);
+      return [
+        `${name}, ${what}: f32 bits ${hex(((chunk << 24) | at) >>> 0, 8)} become ${code(bytes)}, not ${code(right)}`,
+      ];
+    });
+  });
+}
+
+const hex = (bits: number, digits: number): string => `0x${bits.toString(16).padStart(digits, "0")}`;
 
 /**
  * Hands the chunks to one worker per core, one at a time each, and collects their verdicts. Workers are processes, as
  * tsx passes itself on to those but not, on Node 20, to worker threads.
  */
-async function verify(chunks: readonly number[], report: (done: number) => void): Promise<readonly Verdict[]> {
+async function verify(
+  chunks: readonly number[],
+  device: DeviceName | undefined,
+  report: (done: number) => void,
+): Promise<readonly Verdict[]> {
   const verdicts: Verdict[] = [];
   const waiting = chunks.values();
   const runs = Array.from({ length: Math.min(availableParallelism(), chunks.length) }, async () => {
-    const worker = fork(thisFile, ["--worker"]);
+    const worker = fork(thisFile, ["--worker", ...(device === undefined ? [] : ["--device", device])]);
     const died = once(worker, "exit").then(([code, signal]) => {
       throw new Error(`A worker ended early, exit code ${code ?? signal}`);
     });
@@ -114,7 +160,7 @@ async function verify(chunks: readonly number[], report: (done: number) => void)
         if (verdict) report(verdicts.push(verdict));
       }
     } finally {
-      worker.kill();
+      worker.kill("SIGKILL"); // one under tsx, which takes the other signals for itself, would run on for ever
     }
   });
   await Promise.all(runs);
@@ -132,30 +178,35 @@ function parseChunks(text: string): readonly number[] {
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { chunks: { type: "string", default: `0..${chunkCount - 1}` }, worker: { type: "boolean" } },
+    options: {
+      chunks: { type: "string", default: `0..${chunkCount - 1}` },
+      device: { type: "string" },
+      worker: { type: "boolean" },
+    },
   });
-  if (values.worker) return runWorker();
+  const device = values.device === undefined ? undefined : deviceNamed(values.device);
+  if (values.worker) return runWorker(device);
   const chunks = parseChunks(values.chunks);
   const start = performance.now();
   const seconds = (): string => ((performance.now() - start) / 1000).toFixed(1);
 
-  const verdicts = await verify(chunks, (done) => {
-    const line = `${done}/${chunks.length} chunks, ${seconds()} s`;
-    if (process.stdout.isTTY) process.stdout.write(`\r${line}`);
-    else if (done % 16 === 0) console.log(line);
+  const verdicts = await verify(chunks, device, (done) => {
+    progress(`chunks, ${seconds()} s`, done, chunks.length);
+    if (!process.stderr.isTTY && done % 16 === 0) console.log(`${done}/${chunks.length} chunks, ${seconds()} s`);
   });
-  if (process.stdout.isTTY) console.log();
 
   const bad = verdicts.filter((verdict) => verdict.mismatches.length > 0);
   const [first] = bad;
+  const on = verdicts[0]?.device ?? "";
   if (first) {
-    const bits = `0x${first.chunk.toString(16).padStart(2, "0")}`;
-    console.error(`${bad.length} chunks differ; the first is ${bits}, f32 bits ${bits}000000 to ${bits}ffffff:`);
+    const bits = hex(first.chunk, 2);
+    console.error(`${on}: ${bad.length} chunks differ; the first is ${bits}, f32 bits ${bits}000000 to ${bits}ffffff:`);
     for (const mismatch of first.mismatches) console.error(`  ${mismatch}`);
     process.exitCode = 1;
   } else {
     const inputs = chunks.length === chunkCount ? "2^32" : `${chunks.length} x 2^24`;
-    console.log(`${conversions.map(({ name }) => name).join(", ")}: right on ${inputs} f32 inputs, ${seconds()} s`);
+    const names = device === undefined ? conversions.map(({ name }) => name) : deviceConversions;
+    console.log(`${on}: ${names.join(", ")}: right on ${inputs} f32 inputs, ${seconds()} s`);
   }
 }
 
