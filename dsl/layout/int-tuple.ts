@@ -15,7 +15,10 @@ export type IntTuple = Nested<number>;
  * ```
  */
 export function product(tuple: IntTuple): number {
-  return leaves(tuple).reduce((a, b) => a * b, 1);
+  if (!isTuple(tuple)) return tuple;
+  let result = 1;
+  for (const mode of tuple) result *= product(mode);
+  return result;
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Barriers that some threads of a block, or of a cluster, agree on: mbarriers, named barriers, and pipelines of stages. */
-import { checkReceivers } from "../check.ts";
-import { type Expr, type Index, toIndex, wrap } from "../expr.ts";
+import { checkArguments, checkReceivers, requireOptions } from "../check.ts";
+import { Expr, type Index, toIndex, wrap } from "../expr.ts";
 import type { MBarrier, Slot } from "../ir-tile.ts";
 import { i32 } from "../dtype.ts";
 import { callerLocation, type Location } from "../source.ts";
@@ -29,6 +29,7 @@ export class Mbarrier {
    */
   arrive(slot: Index = 0, options: { readonly peer?: Index } = {}): void {
     const at = callerLocation();
+    requireOptions(options, ["peer"], at);
     const peer = options.peer === undefined ? undefined : toIndex(this.trace, options.peer, "arrive", at);
     this.trace.emit({ kind: "arrive", ...this.slot(slot, at), expectBytes: undefined, peer, at });
   }
@@ -157,6 +158,7 @@ export class Pipeline {
   }
 
   static {
+    checkArguments(this, { stage: [Expr], acquire: [Expr], wait: [Expr], release: [Expr] });
     checkReceivers(this);
   }
 }

@@ -6,7 +6,7 @@
  * neighbours takes them from several registers by `vector`, which costs nothing where the pieces are whole 4-byte words.
  */
 import { type MmaAtom, valuesOf } from "../atoms/mma.ts";
-import { checkReceivers, describe } from "../check.ts";
+import { checkArguments, checkReceivers, describe, requireCoordinate, requireModes } from "../check.ts";
 import type { DType, DTypeName } from "../dtype.ts";
 import { i32 } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
@@ -67,6 +67,7 @@ export class Fragment<
   }
   /** Number of elements, of the whole or of the mode at a path. */
   size(...path: readonly number[]): number {
+    requireModes(path);
     return size(this.layout, ...path);
   }
 
@@ -117,6 +118,7 @@ export class Fragment<
 
   /** @internal Where an element is. */
   offset(coordinate: Coordinate): number {
+    requireCoordinate(coordinate);
     return crd2idx(coordinate, this.layout);
   }
 
@@ -155,6 +157,7 @@ export class Fragment<
   }
 
   static {
+    checkArguments(this, { update: [Function], map: [Function] });
     checkReceivers(this);
   }
 }

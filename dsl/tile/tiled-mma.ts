@@ -16,7 +16,7 @@
  *   step    0 0 0 0 1 1 1 1 | 0 ...     (of two)
  */
 import { type MmaAtom } from "../atoms/mma.ts";
-import { checkReceivers, describe } from "../check.ts";
+import { checkArguments, checkReceivers, describe } from "../check.ts";
 import type { DTypeName } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { type Index } from "../expr.ts";
@@ -59,6 +59,8 @@ export class TiledMma<M extends MmaAtom = MmaAtom> {
   readonly atom: M;
   readonly warps: readonly [m: number, n: number];
   readonly permute: readonly [m: Layout | null, n: Layout | null, k: Layout | null];
+  /** Kernels cut many tiles alike. */
+  readonly #threadValues = new Map<string, Layout<StrideLeaf>>();
 
   constructor(atom: M, { warps = [1, 1], permute = [null, null, null] }: TiledMmaOptions) {
     this.atom = atom;
@@ -81,6 +83,13 @@ export class TiledMma<M extends MmaAtom = MmaAtom> {
    * @throws LayoutError unless the tile holds whole instructions for all warps
    */
   threadValue(operand: "A" | "B" | "C", layout: Layout<StrideLeaf>): Layout<StrideLeaf> {
+    const key = `${operand} ${layout}`;
+    const known = this.#threadValues.get(key) ?? this.#threadValueOf(operand, layout);
+    this.#threadValues.set(key, known);
+    return known;
+  }
+
+  #threadValueOf(operand: "A" | "B" | "C", layout: Layout<StrideLeaf>): Layout<StrideLeaf> {
     const { atom, permute, warps } = this;
     const [first, second] = ({ A: [0, 2], B: [1, 2], C: [0, 1] } as const)[operand];
     const extents = [atom.M, atom.N, atom.K] as const;
@@ -220,6 +229,7 @@ export class ThreadMma<M extends MmaAtom = MmaAtom> {
   }
 
   static {
+    checkArguments(this, { partitionA: [Tile], partitionB: [Tile], partitionC: [Tile] });
     checkReceivers(this);
   }
 }

@@ -29,7 +29,7 @@ export class Compilers implements Disposable {
   [Symbol.dispose](): void {
     for (const child of this.#children) {
       child.disconnect();
-      child.kill();
+      child.kill("SIGKILL"); // one under tsx, which takes the other signals for itself, would run on for ever
     }
   }
 }
