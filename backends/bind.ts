@@ -2,7 +2,7 @@
  * Binding: from what a caller passes to what a backend launches. Everything is checked here, before any device sees it:
  * names, dtypes, ranks, sizes and what was promised about them, alignment, frozenness, overlaps, ranges of scalars.
  */
-import { describe } from "../dsl/check.ts";
+import { describe, requireIR } from "../dsl/check.ts";
 import { type DType, type DTypeName, i32 } from "../dsl/dtype.ts";
 import { ArgumentError, DisposedError } from "../dsl/errors.ts";
 import { isWritten, type Role } from "../dsl/ir.ts";
@@ -10,6 +10,7 @@ import type { Kernel } from "../dsl/kernel.ts";
 import type { Params, ScalarSpec, TensorSpec } from "../dsl/params.ts";
 import { evaluate, type Size } from "../dsl/size.ts";
 import type { Backend } from "./backend.ts";
+import { callerOfBackends } from "./caller.ts";
 import { adoptInstead, DeviceTensor, type FrozenTensor, isStranger, requireWritable } from "./tensor.ts";
 
 /** What `bind` takes: a tensor on the device or a number for each parameter, by name. */
@@ -40,6 +41,15 @@ export interface BoundArguments {
   readonly grid: readonly [x: number, y: number, z: number];
   readonly tensors: readonly DeviceTensor[];
   readonly scalars: readonly BoundScalar[];
+}
+
+/** For backends: what `compile` takes. @throws ArgumentError */
+export function requireKernel(kernel: Kernel): void {
+  const given: unknown = kernel;
+  if (typeof given !== "object" || given === null || typeof kernel.name !== "string") {
+    throw new ArgumentError(`compile takes what kernel(...) returns, not ${describe(kernel)}`);
+  }
+  requireIR("compile", kernel.ir, callerOfBackends, ["grid"]);
 }
 
 type Fail = (what: string, hint?: string) => never;
@@ -149,7 +159,8 @@ function checkScalars(kernel: Kernel, given: Readonly<Record<string, unknown>>):
   return kernel.ir.scalars.map(({ name, dtype }): BoundScalar => {
     const value = given[name];
     const [low, high] = dtype.name === "i32" ? [-(2 ** 31), 2 ** 31 - 1] : [0, 2 ** 32 - 1];
-    if (typeof value !== "number") return fail(`${name} must be a number, got ${String(value)}`);
+    if (typeof value !== "number")
+      return fail(`${name} must be a number, got ${value instanceof DeviceTensor ? value : describe(value)}`);
     if (dtype.name !== "f32" && !(Number.isInteger(value) && value >= low && value <= high)) {
       fail(`${name} must be a whole number from ${low} to ${high}, got ${value}`);
     }

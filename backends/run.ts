@@ -1,4 +1,5 @@
 /** Running a kernel on host data in one call: compile, upload, launch, download. For tests, scripts and first steps. */
+import { describe } from "../dsl/check.ts";
 import type { DTypeName } from "../dsl/dtype.ts";
 import { ArgumentError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
@@ -6,8 +7,8 @@ import { isWritten, type Tensor } from "../dsl/ir.ts";
 import type { Kernel } from "../dsl/kernel.ts";
 import type { Params, ScalarSpec, TensorSpec } from "../dsl/params.ts";
 import type { Backend, Executable, Launch } from "./backend.ts";
-import type { Arguments } from "./bind.ts";
-import { type DeviceTensor, deviceTensor, frozenTensor, isStranger } from "./tensor.ts";
+import { type Arguments, requireKernel } from "./bind.ts";
+import { type DeviceTensor, deviceTensor, frozenTensor, isStranger, requireBackend } from "./tensor.ts";
 
 type TensorData<S> =
   S extends TensorSpec<infer _R, infer N, infer _Rank> ? HostTensor<N> : S extends ScalarSpec ? number : never;
@@ -78,6 +79,8 @@ export async function prepare<P extends Params>(
   kernel: Kernel<P>,
   args: HostArguments<P>,
 ): Promise<PreparedRun<P>> {
+  requireBackend(backend);
+  requireKernel(kernel);
   const executable = await backend.compile(kernel);
   const { tensors, launch } = bindHost(executable, args);
   return new PreparedRun(executable, tensors, launch);
@@ -89,6 +92,9 @@ export function bindHost<P extends Params, L>(
   args: HostArguments<P>,
 ): { readonly tensors: ReadonlyMap<string, DeviceTensor>; readonly launch: L } {
   const { kernel, backend } = executable;
+  if (typeof args !== "object" || args === null) {
+    throw new ArgumentError(`${kernel.name}: its arguments are one object, by name, not ${describe(args)}`);
+  }
   const tensors = new Map<string, DeviceTensor>();
   try {
     for (const tensor of kernel.ir.tensors) {

@@ -1,8 +1,9 @@
 /** Tensors in device memory: a dtype and a shape over a piece of a backend's storage. */
-import { describe } from "../dsl/check.ts";
+import { describe, ownDType, shapeOf } from "../dsl/check.ts";
 import { type DType, type DTypeName } from "../dsl/dtype.ts";
 import { ArgumentError, DisposedError, ShapeError } from "../dsl/errors.ts";
 import { HostTensor } from "../dsl/host.ts";
+import { isLocation, type Location } from "../dsl/source.ts";
 import type { Backend, Storage } from "./backend.ts";
 import { callerOfBackends } from "./caller.ts";
 
@@ -13,20 +14,30 @@ export class DeviceTensor<N extends DTypeName = DTypeName> implements Disposable
   readonly shape: readonly number[];
   readonly offsetBytes: number;
   readonly byteLength: number;
+  readonly #made = true;
 
-  /** @throws ShapeError when the storage is too small */
+  /** @internal Whether it was made by the constructor: what has only the fields, or is a proxy, is none. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && #made in value;
+  }
+
+  /** @throws ShapeError when the storage is too small; ArgumentError for no storage; DTypeError */
   constructor(storage: Storage, dtype: DType<N>, shape: readonly number[], offsetBytes = 0) {
+    requireStorage(storage);
     this.storage = storage;
-    this.dtype = dtype;
-    this.shape = Object.freeze([...shape]);
+    this.dtype = ownDType(dtype, callerOfBackends);
+    this.shape = shapeOf(shape, callerOfBackends);
     this.offsetBytes = offsetBytes;
-    this.byteLength = byteLengthOf(dtype, shape);
+    this.byteLength = byteLengthOf(this.dtype, this.shape);
     if (!Number.isSafeInteger(offsetBytes) || offsetBytes < 0 || offsetBytes + this.byteLength > storage.byteLength) {
       throw new ShapeError(
-        `${dtype.name}[${shape.join(", ")}] at byte ${offsetBytes} needs ${offsetBytes + this.byteLength} bytes, ` +
-          `the storage has ${storage.byteLength}`,
+        Number.isSafeInteger(offsetBytes)
+          ? `${this} at byte ${offsetBytes} needs ${offsetBytes + this.byteLength} bytes, ` +
+              `the storage has ${storage.byteLength}`
+          : `${this} can't begin at byte ${describe(offsetBytes)} of its storage`,
       );
     }
+    Object.freeze(this); // its size was checked
   }
 
   /** Whether its memory is read-only for ever. */
@@ -49,12 +60,12 @@ export class DeviceTensor<N extends DTypeName = DTypeName> implements Disposable
    * @throws ShapeError when that is more than this tensor has
    */
   view(shape: readonly number[], offset = 0): DeviceTensor<N> {
-    const bytes = byteLengthOf(this.dtype, shape);
-    const start = offset * this.dtype.bytes;
-    if (!Number.isSafeInteger(offset) || offset < 0 || start + bytes > this.byteLength) {
-      throw new ShapeError(`${this} has no [${shape.join(", ")}] from element ${offset} on`);
+    const dims = shapeOf(shape, callerOfBackends);
+    const start = Number.isSafeInteger(offset) && offset >= 0 ? offset * this.dtype.bytes : Infinity;
+    if (start + byteLengthOf(this.dtype, dims) > this.byteLength) {
+      throw new ShapeError(`${this} has no [${dims.join(", ")}] from element ${describe(offset)} on`);
     }
-    return new DeviceTensor(this.storage, this.dtype, shape, this.offsetBytes + start);
+    return new DeviceTensor(this.storage, this.dtype, dims, this.offsetBytes + start);
   }
 
   /**
@@ -98,14 +109,39 @@ export interface FrozenTensor<N extends DTypeName = DTypeName> extends DeviceTen
   view(shape: readonly number[], offset?: number): FrozenTensor<N>;
 }
 
-/** @throws ShapeError for what is no shape */
+/** @throws ShapeError for what is no shape, or too large */
 export function byteLengthOf(dtype: DType, shape: readonly number[]): number {
-  if (!Array.isArray(shape)) {
-    throw new ShapeError(`A tensor's shape is an array of whole numbers, not ${describe(shape)}`, { hint: "[4, 8]" });
+  const bytes = shapeOf(shape, callerOfBackends).reduce((product, size) => product * size, dtype.bytes);
+  if (Number.isSafeInteger(bytes)) return bytes;
+  throw new ShapeError(`${dtype.name}[${shape.join(", ")}] would have ${bytes} bytes`);
+}
+
+/** Its getters fail in what only looks like one: a proxy, or an object with its class alone. @throws ArgumentError */
+function requireStorage(storage: Storage): void {
+  try {
+    const { byteLength, freed = false, frozenAt } = storage;
+    const known = Number.isSafeInteger(byteLength) && typeof freed === "boolean";
+    if (known && (frozenAt === undefined || isLocation(frozenAt))) return;
+  } catch {
+    // Then it is none.
   }
-  const bytes = shape.reduce((product, size) => product * size, dtype.bytes);
-  if (shape.every((size) => Number.isSafeInteger(size) && size >= 0) && Number.isSafeInteger(bytes)) return bytes;
-  throw new ShapeError(`A tensor's shape must be non-negative whole numbers, got [${shape.join(", ")}]`);
+  throw new ArgumentError(`A tensor lies in a storage, not in ${describe(storage)}`, { hint: "backend.allocate(64)" });
+}
+
+/** @throws ArgumentError for what is no tensor on a device */
+export function requireTensor(tensor: DeviceTensor): DeviceTensor {
+  if (tensor instanceof DeviceTensor) return tensor;
+  throw new ArgumentError(`This is no tensor on the device: ${describe(tensor)}`, {
+    hint: isStranger(tensor, ["storage", "dtype"]) ? adoptInstead : undefined,
+  });
+}
+
+/** @throws ArgumentError for what is no backend */
+export function requireBackend(backend: Backend): void {
+  if (isStranger(backend, ["name", "device", "allocate", "compile"])) return;
+  throw new ArgumentError(`A backend is needed here, not ${describe(backend)}`, {
+    hint: "await openWgsl(), await openCuda(), await openSimulator()",
+  });
 }
 
 /** Allocates a tensor, with undefined content or with a copy of `data`. @throws DeviceError when there is no room */
@@ -120,6 +156,7 @@ export function deviceTensor<N extends DTypeName>(
   source: HostTensor<N> | DType<N>,
   shape: readonly number[] = [],
 ): DeviceTensor<N> {
+  requireBackend(backend);
   if (!(source instanceof HostTensor) && !isDType(source)) {
     throw new ArgumentError(
       `A tensor is made from a HostTensor, or a dtype and a shape, not from ${describe(source)}`,
@@ -128,7 +165,10 @@ export function deviceTensor<N extends DTypeName>(
       },
     );
   }
-  const [dtype, dims] = source instanceof HostTensor ? [source.dtype, source.shape] : [source, shape];
+  const [dtype, dims] =
+    source instanceof HostTensor
+      ? [source.dtype, source.shape]
+      : [ownDType(source, callerOfBackends), shapeOf(shape, callerOfBackends)];
   const storage = backend.allocate(Math.max(byteLengthOf(dtype, dims), 1));
   const tensor = new DeviceTensor(storage, dtype, dims);
   try {
@@ -161,6 +201,32 @@ export function requireSameShape(from: HostTensor | DeviceTensor, to: HostTensor
   }
   if (from.dtype.name === to.dtype.name && from.shape.join() === to.shape.join()) return;
   throw new ShapeError(`Can't copy ${from} into ${to}`);
+}
+
+/**
+ * For backends: what is copied in. A detached array has length 0, so that copying it would quietly copy nothing.
+ * @throws ArgumentError
+ */
+export function requireBytes(bytes: Uint8Array): Uint8Array {
+  if (!ArrayBuffer.isView(bytes) || !(bytes instanceof Uint8Array)) {
+    throw new ArgumentError(`Bytes to copy are a Uint8Array, not ${describe(bytes)}`, {
+      hint: "new Uint8Array(array.buffer, array.byteOffset, array.byteLength), or hostTensor.bytes",
+    });
+  }
+  try {
+    new Uint8Array(bytes.buffer);
+  } catch {
+    throw new ArgumentError("The memory of this array was transferred away (detached); nothing can be copied from it");
+  }
+  return bytes;
+}
+
+/** For backends: the place that `freeze` remembers, for messages. @throws ArgumentError */
+export function requireLocation(at: Location): Location {
+  if (isLocation(at)) return Object.freeze({ file: at.file, line: at.line, column: at.column });
+  throw new ArgumentError(`freeze takes the line that freezes, not ${describe(at)}`, {
+    hint: "tensor.freeze() finds it by itself",
+  });
 }
 
 /** For backends, before anything writes there. @throws ArgumentError naming where it was frozen */

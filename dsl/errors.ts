@@ -2,7 +2,7 @@
  * Errors. Each kind of mistake has a class of its own; each message says what is wrong, where in the author's files, and
  * what to write instead.
  */
-import type { Location } from "./source.ts";
+import { isLocation, type Location } from "./source.ts";
 
 /** Parts of a message. `at` is the line at fault, `related` other lines that the mistake involves. */
 export interface Explanation {
@@ -28,8 +28,9 @@ export class TegulaError extends Error {
   }
 }
 
-/** `file:line:column`, the form that terminals and editors turn into a link. */
+/** `file:line:column`, the form that terminals and editors turn into a link. @throws ArgumentError for what is no location */
 export function formatLocation(at: Location): string {
+  if (!isLocation(at)) throw new ArgumentError("A location has a file, a line and a column");
   return `${at.file}:${at.line}:${at.column}`;
 }
 

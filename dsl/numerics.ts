@@ -5,6 +5,7 @@
  * `exponentBits` and `fractionBits` alone. The meaning is that of PTX ISA, "Data Movement and Conversion Instructions:
  * cvt", with `.rn` and optionally `.satfinite`; the backends promise the same bits.
  */
+import { describe, ownDType } from "./check.ts";
 import { type DType, type DTypeName, type FloatName } from "./dtype.ts";
 import { ValueError } from "./errors.ts";
 
@@ -70,16 +71,22 @@ export function isNaNBits(dtype: DType, bits: number): boolean {
  * signed integers are sign-extended; of a bool's patterns 0 is 0, every other is 1.
  *
  * @param bits the pattern as an unsigned integer, below 2^(8 * dtype.bytes)
- * @throws ValueError when `bits` is not such an integer
+ * @throws ValueError when `bits` is not such an integer; DTypeError
  */
 export function decode(dtype: DType, bits: number): number {
-  const mask = magnitudeMask(dtype);
-  if (!(bits >= 0 && bits <= 2 * mask + 1 && Number.isInteger(bits))) {
-    const narrowed = dtype.bytes === 4 ? "x >>> 0" : `x & 0x${(2 * mask + 1).toString(16)}`;
-    throw new ValueError(`${bits} is not a bit pattern of ${dtype.name}`, {
-      hint: `Pass an unsigned integer of ${8 * dtype.bytes} bits, such as ${narrowed}.`,
+  const own = ownDType(dtype);
+  const mask = magnitudeMask(own);
+  if (!(Number.isInteger(bits) && bits >= 0 && bits <= 2 * mask + 1)) {
+    const narrowed = own.bytes === 4 ? "x >>> 0" : `x & 0x${(2 * mask + 1).toString(16)}`;
+    throw new ValueError(`${describe(bits)} is not a bit pattern of ${own.name}`, {
+      hint: `Pass an unsigned integer of ${8 * own.bytes} bits, such as ${narrowed}.`,
     });
   }
+  return valueOf(own, bits);
+}
+
+function valueOf(dtype: DType, bits: number): number {
+  const mask = magnitudeMask(dtype);
   switch (dtype.kind) {
     case "unsigned":
       return bits;
@@ -112,10 +119,15 @@ function decodeFloat(dtype: DType, bits: number): number {
  *
  * Integers and bool: `value` must be in range; nothing is rounded, wrapped or saturated.
  *
- * @throws ValueError when an integer or bool dtype can't represent `value`
+ * @throws ValueError when an integer or bool dtype can't represent `value`, or for no number; DTypeError
  */
 export function encode(dtype: DType, value: number, saturation: Saturation = "satfinite"): number {
-  return isFloat(dtype) ? encodeFloat(dtype, value, saturation) : encodeInteger(dtype, value);
+  const own = ownDType(dtype);
+  if (typeof value !== "number") throw new ValueError(`${describe(value)} is no number: encode(f32, 1.5)`);
+  if (saturation !== "satfinite" && saturation !== "nosat") {
+    throw new ValueError(`Overflow is handled as "satfinite" or "nosat" says, not as ${describe(saturation)}`);
+  }
+  return isFloat(own) ? encodeFloat(own, value, saturation) : encodeInteger(own, value);
 }
 
 function encodeFloat(dtype: DType<FloatName>, value: number, saturation: Saturation): number {
@@ -208,7 +220,7 @@ export function decodeArray(dtype: DType, bytes: Uint8Array): Float64Array<Array
   const values = new Float64Array(bytes.length / dtype.bytes);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (dtype.bytes === 4) {
-    for (let i = 0; i < values.length; i++) values[i] = decode(dtype, view.getUint32(4 * i, true));
+    for (let i = 0; i < values.length; i++) values[i] = valueOf(dtype, view.getUint32(4 * i, true));
     return values;
   }
   const table = decodeTable(dtype);

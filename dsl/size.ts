@@ -159,10 +159,16 @@ export function namedSizes(dim: Dim): readonly Size[] {
   return dim.term.kind === "named" ? [dim] : [...namedSizes(dim.term.a), ...namedSizes(dim.term.b)];
 }
 
-export const minOf = (dim: Dim): number => (typeof dim === "number" ? dim : dim.min);
-export const maxOf = (dim: Dim): number => (typeof dim === "number" ? dim : dim.max);
+export const minOf = (dim: Dim): number => (typeof dim === "number" ? dim : factsKnown(dim).min);
+export const maxOf = (dim: Dim): number => (typeof dim === "number" ? dim : factsKnown(dim).max);
 /** 0 for the number 0, which is a multiple of everything. */
-export const multipleOf = (dim: Dim): number => (typeof dim === "number" ? Math.abs(dim) : dim.multipleOf);
+export const multipleOf = (dim: Dim): number => (typeof dim === "number" ? Math.abs(dim) : factsKnown(dim).multipleOf);
+
+/** @throws ShapeError for what is no dimension at all */
+function factsKnown(dim: Size): SizeFacts {
+  if (dim instanceof Size) return dim;
+  throw new ShapeError(`A dimension is a whole number or a size, not ${describe(dim)}`, { at: callerLocation() });
+}
 
 /** Greatest common divisor; gcd(0, n) = n. */
 export function gcd(a: number, b: number): number {

@@ -15,6 +15,13 @@ export interface Location {
   readonly column: number;
 }
 
+/** Whether something is a place, as JavaScript may hand in anything. */
+export function isLocation(at: unknown): at is Location {
+  if (typeof at !== "object" || at === null) return false;
+  const { file, line, column }: { readonly [key in keyof Location]?: unknown } = at;
+  return typeof file === "string" && typeof line === "number" && typeof column === "number";
+}
+
 /** The parts of V8's CallSite that are needed; https://v8.dev/docs/stack-trace-api */
 interface CallSite {
   getScriptNameOrSourceURL(): string | null;
@@ -24,15 +31,21 @@ interface CallSite {
 
 const unknown: Location = Object.freeze({ file: "<unknown>", line: 0, column: 0 });
 const mappedLocations = new Map<string, Location>();
-const dslFolder = plainPath(new URL(".", import.meta.url).href);
+const dslFolder = folderOf(import.meta.url);
 
-/** The innermost stack frame outside `dsl/`: the author's line. */
-export function callerLocation(): Location {
+/** The folder that a module lies in; `import.meta.url` says where. */
+export function folderOf(module: string): string {
+  return plainPath(new URL(".", module).href);
+}
+
+/** The innermost stack frame outside `dsl/`, and outside another folder that is ours: the author's line. */
+export function callerLocation(ours = dslFolder): Location {
   const sites = rawStack();
   for (const [depth, site] of sites.entries()) {
     const script = site.getScriptNameOrSourceURL() ?? "";
     // Array.map and the like have no script.
-    if (!script || plainPath(script).startsWith(dslFolder)) continue;
+    const path = plainPath(script);
+    if (!script || path.startsWith(dslFolder) || path.startsWith(ours)) continue;
     const key = `${script}:${site.getLineNumber()}:${site.getColumnNumber()}`;
     let location = mappedLocations.get(key);
     if (!location) {

@@ -2,7 +2,7 @@
  * `t`: a kernel as one of its threads sees it. Where it is in the grid, what it shares with others, how it branches and
  * loops, and the points of programmatic dependent launch. tile/thread.ts adds what tiles need.
  */
-import { checkReceivers, describe, requireDType, requireOptions } from "./check.ts";
+import { checkReceivers, describe, describeAll, mostDimensions, requireDType, requireOptions } from "./check.ts";
 import { bool, type DType, type DTypeName, i32, type NumericName } from "./dtype.ts";
 import { ShapeError, StagingError } from "./errors.ts";
 import { Expr, type Index, type Operand, toIndex, toValue, use, wrap } from "./expr.ts";
@@ -215,8 +215,9 @@ export class BasicThread<Late = unknown> {
     requireDType(dtype, at);
     requireOptions(options, ["alignBytes"], at);
     const { alignBytes = 16 } = options;
-    if (!Array.isArray(shape) || shape.length === 0 || !shape.every((size) => Number.isInteger(size) && size >= 1)) {
-      const given = Array.isArray(shape) ? `[${shape.map(describe).join(", ")}]` : describe(shape);
+    const ranked = Array.isArray(shape) && shape.length > 0 && shape.length <= mostDimensions;
+    if (!ranked || !shape.every((size) => Number.isInteger(size) && size >= 1)) {
+      const given = Array.isArray(shape) ? describeAll(shape) : describe(shape);
       throw new ShapeError(`Shared memory has a fixed shape of positive whole numbers, not ${given}`, {
         at,
         hint: "Write t.shared(f32, [rows, columns]) with TypeScript numbers; for a size known at launch use its maximum",

@@ -1,29 +1,40 @@
 /**
  * Does much of everything that takes memory and gives it back, and shows what is left over: nothing, if all is well. Exit
- * code 1 when memory grew by more than 16 MiB anywhere. soak/rounds.ts says what a round is. Needs a GPU.
+ * code 1 when memory grew by more than 16 MiB anywhere. soak/work.ts says what a round is.
  *
- *   npm run soak        # about six minutes
+ *   npm run soak                       # on a GPU, about six minutes
  *   npm run soak -- --launches 1000000 --uploads 100000 --programs 10000 --backends 1000
+ *   npm run soak -- --device wgsl      # needs no GPU; a tenth as much
  */
 import { parseArgs } from "node:util";
 import { formatBytes } from "../backends/cuda/context.ts";
 import { ArgumentError } from "../dsl/index.ts";
-import { type Memory, soak, type SoakResult } from "./soak/rounds.ts";
+import { type Memory, soak, soakDevices, type SoakResult } from "./soak/rounds.ts";
 import { fail, progress } from "./terminal.ts";
 
 const limitBytes = 16 * 2 ** 20;
 const kinds: readonly (keyof Memory)[] = ["heap", "resident", "device"];
 
+const usual = {
+  cuda: { launches: 1_000_000, uploads: 100_000, programs: 10_000, backends: 1000 },
+  wgsl: { launches: 100_000, uploads: 10_000, programs: 1000, backends: 100 },
+} as const;
+
 const { values: options } = parseArgs({
   options: {
-    launches: { type: "string", default: "1000000" },
-    uploads: { type: "string", default: "100000" },
-    programs: { type: "string", default: "10000" },
-    backends: { type: "string", default: "1000" },
+    device: { type: "string", default: "cuda" },
+    launches: { type: "string" },
+    uploads: { type: "string" },
+    programs: { type: "string" },
+    backends: { type: "string" },
   },
 });
-const plan = Object.fromEntries(Object.entries(options).map(([what, text]) => [what, wholeNumber(what, text)]));
-const results = await soak(plan, progress).catch(fail);
+const { device: wanted, ...counts } = options;
+const device = (Object.keys(soakDevices) as (keyof typeof soakDevices)[]).find((name) => name === wanted);
+if (!device) fail(new ArgumentError(`--device: ${Object.keys(soakDevices).join(" or ")}, not ${wanted}`));
+const given = Object.entries(counts).map(([what, text]) => [what, wholeNumber(what, text)]);
+const plan = { ...usual[device], ...Object.fromEntries(given) };
+const results = await soak(plan, progress, device).catch(fail);
 console.log(table(results));
 const grown = results.flatMap(({ what, before, after }) =>
   kinds.filter((kind) => after[kind] - before[kind] > limitBytes).map((kind) => `${kind} by ${what}`),

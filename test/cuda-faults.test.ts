@@ -19,7 +19,6 @@ import {
   NoDeviceError,
   NoDriverError,
   OutOfMemoryError,
-  ShapeError,
   UnsupportedError,
 } from "../dsl/errors.ts";
 import { kernel } from "../dsl/kernel.ts";
@@ -89,7 +88,7 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
     expect(() => other.write(y.storage, 0, new Uint8Array(4))).toThrow(ArgumentError);
     expect(() => other.pointerOf(y)).toThrow(ArgumentError);
     for (const offset of [1, -1, NaN, 2 ** 53]) {
-      expect(() => cuda.write(y.storage, offset, new Uint8Array(4))).toThrow(ShapeError);
+      expect(() => cuda.write(y.storage, offset, new Uint8Array(4))).toThrow(ArgumentError);
     }
     const detached = new Uint8Array(4);
     structuredClone(detached.buffer, { transfer: [detached.buffer] });

@@ -1,4 +1,4 @@
-/** Every way in which the CUDA backend is known to fail, and the tests that make it fail so on purpose. */
+/** Every way in which Tegula is known to fail, and the tests that make it fail so on purpose. */
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 
@@ -34,6 +34,7 @@ const table: Readonly<Record<string, Readonly<Record<string, readonly string[]>>
   "names with NUL, names that inject code": {
     "cuda-faults": ["a NUL in a name is refused"],
     "mistakes-declaration": ["a name that is code", "a parameter's name that is code", "a size's name that is code"],
+    cache: ["makes a folder that is its user's alone, with one file per kernel, named by a hash"],
     "cuda-compile": ["refuses names and architectures that would reach a command line, and NUL"],
   },
 
@@ -76,17 +77,25 @@ const table: Readonly<Record<string, Readonly<Record<string, readonly string[]>>
     "cuda-faults": ["refuses freed memory, memory of another backend, and places outside"],
     "cuda-streams": ["refuses streams that are none, or of another device"],
   },
+  "garbage of any other kind, in any call": {
+    hostile: ["refuses garbage before the driver sees it", "refuses garbage before the device sees it"],
+    "mistakes-garbage": ["the methods of a %s"],
+  },
   "detached buffers": {
+    "conformance/bind": ["write and read what they were given, until they are freed"],
     "cuda-faults": ["refuses freed memory, memory of another backend, and places outside"],
     "cuda-launch": ["free what they allocated when writing it fails"],
   },
   "freed handles": {
+    "conformance/bind": ["freed memory"],
+    "wgsl-runtime": ["refuses everything after dispose", "refuses memory that is freed, foreign"],
     "cuda-faults": ["refuses freed memory, memory of another backend", "ends a read whose memory or backend goes away"],
     "cuda-launch": ["refuse memory that goes away after they were bound"],
     "cuda-streams": ["are disposed of with `using`, once", "is unlocked after the copies that use it"],
     "cuda-driver": ["gives everything back, once"],
   },
   "handles of another context, device or backend": {
+    "conformance/bind": ["memory of another backend"],
     "cuda-driver": ["keeps two of them apart"],
     "cuda-streams": ["refuse what belongs to another device or is no event", "refuses streams that are none"],
     "cuda-graphs": ["go on their own backend's streams, not into another graph"],
@@ -138,6 +147,32 @@ const table: Readonly<Record<string, Readonly<Record<string, readonly string[]>>
     ],
   },
 
+  // WGSL.
+  "no adapter": {
+    "wgsl-device": ["says that a driver gives no adapter", "says what was tried and what gives a device"],
+  },
+  "device lost: every later call says so, and after which kernel": {
+    "wgsl-device": ["ends everything under way and after it, naming the last kernel"],
+    "wgsl-runtime": ["reports a lost device, naming the last kernel"],
+  },
+  "WGSL's error, with its line": {
+    "wgsl-runtime": ["gives the message and the line when the WGSL is broken, or the pipeline impossible"],
+  },
+  "validation error of a launch": {
+    "wgsl-runtime": ["names the kernel of an invalid launch at the next synchronize, once"],
+  },
+  "limits of WebGPU exceeded": {
+    "wgsl-runtime": ["refuses memory that is freed, foreign, out of range, misplaced or too large"],
+    "tile-wgsl": ["scratch beside 8 tensors", "a named barrier of two sizes"],
+  },
+  "warps that wait for ever": { "tile-wgsl": ["reports warps that wait for ever, naming the kernel"] },
+  "Dawn's objects collected, or the process ended, with work under way": {
+    "wgsl-device": ["ends by itself: %s"],
+  },
+  "processes that unpack SwiftShader at once, or find it damaged": {
+    "wgsl-device": ["works in processes that start at once on an empty cache", "doesn't trust a folder with a file %s"],
+  },
+
   // The cache of compiled kernels.
   "two processes compiling one key": { "cache-processes": ["agree on an empty cache", "agree while they evict"] },
   "kill -9 in mid-write": { "cache-processes": ["kill -9 at any moment leaves whole entries"] },
@@ -148,6 +183,13 @@ const table: Readonly<Record<string, Readonly<Record<string, readonly string[]>>
     "cache-damage": ["is refused at every other length", "is refused with any bit flipped", "random damage is a miss"],
   },
   "poisoned cache folder": {
+    cache: [
+      "makes a folder that is its user's alone",
+      "a folder that others can write to",
+      "a folder that the group can write to",
+      "a link in its place",
+      "someone else's folder",
+    ],
     "cache-damage": ["a folder in an entry's place is a miss, and stays", "a file that others can write to"],
     doctor: ["blames variables that lead nowhere, folders that can't be used"],
   },
@@ -174,6 +216,8 @@ const table: Readonly<Record<string, Readonly<Record<string, readonly string[]>>
 };
 
 const rows = Object.entries(table);
+
+test("no fault was dropped from the table", () => expect(rows.length).toBeGreaterThanOrEqual(49));
 
 test.each(rows)("%s", (_, files) => {
   for (const [file, titles] of Object.entries(files)) {

@@ -1,4 +1,7 @@
-/** Finding a device for the WGSL backend, and processes that end. Memory and launches are in wgsl-runtime.test.ts. */
+/**
+ * Finding a device for the WGSL backend, losing it, and processes that end: TEGULA_TEST_COLD_STARTS more of them. Memory and
+ * launches are in wgsl-runtime.test.ts.
+ */
 import { execFile } from "node:child_process";
 import {
   chmodSync,
@@ -49,6 +52,9 @@ function child(script: string, args: readonly string[] = [], env: Readonly<Recor
     );
   });
 }
+
+/** No shader that Mesa, or SwiftShader, compiled before. */
+const coldCache = () => ({ MESA_SHADER_CACHE_DISABLE: "true", XDG_CACHE_HOME: emptyFolder() });
 
 const onLinux = process.platform === "linux" && process.arch === "x64";
 
@@ -126,6 +132,17 @@ describe("finding a device", () => {
     expect(code).toBe(0);
   });
 
+  it.runIf(onLinux)("says that a driver gives no adapter", async () => {
+    const broken = join(emptyFolder(), "lvp_icd.json");
+    const ICD = { library_path: "/nowhere/libvulkan_lvp.so", api_version: "1.3.0" };
+    writeFileSync(broken, JSON.stringify({ file_format_version: "1.0.0", ICD }));
+    const env = { TEGULA_WGSL_DEVICE: "lavapipe", VK_DRIVER_FILES: broken };
+    const { stdout, code } = await child("wgsl-open", [], env);
+    expect(stdout).toContain(`lavapipe: Dawn finds no usable adapter through ${broken}\n`);
+    expect(stdout).toMatch(/^NotFoundError: Found no WGSL device "lavapipe"/);
+    expect(code).toBe(0);
+  });
+
   it("refuses a kind that doesn't exist", async () => {
     vi.stubEnv("TEGULA_WGSL_DEVICE", "cpu");
     await expect(openDevice()).rejects.toThrow(ArgumentError);
@@ -140,7 +157,39 @@ describe("finding a device", () => {
   });
 });
 
+describe("a device that goes away", () => {
+  it("ends everything under way and after it, naming the last kernel", async () => {
+    const { stdout, code } = await child("wgsl-lost");
+    const steps = JSON.parse(stdout) as readonly (readonly [doing: string, error: string, message: string])[];
+    const names = ["a read under way", "synchronize", "compile", "allocate", "write", "read", "launch", "timeUs"];
+    expect(steps.map(([doing]) => doing)).toEqual(names);
+    for (const [doing, error, message] of steps) {
+      expect(error, doing).toBe("DeviceError");
+      expect(message, doing).toMatch(/^The device was lost after a launch of "slow" \(/);
+    }
+    expect(code).toBe(0);
+  });
+});
+
+const coldStarts = Number(process.env["TEGULA_TEST_COLD_STARTS"] ?? 0);
+
 describe("a process", () => {
+  it.skipIf(coldStarts === 0)(
+    `ends by itself ${coldStarts} of ${coldStarts} times, though no shader is cached`,
+    async () => {
+      const styles = ["idle", "dispose", "dispose while pending", "pending", "reading", "exit while compiling"];
+      const bad: string[] = [];
+      for (let i = 0; i < coldStarts; i++) {
+        const style = styles[i % styles.length] ?? "idle";
+        const { code, signal, stderr } = await child("wgsl-exit", [style, "200000"], coldCache());
+        const expected = style === "exit while compiling" ? 3 : 0;
+        if (code !== expected) bad.push(`${style}: code ${code}, signal ${signal}: ${stderr}`);
+      }
+      expect(bad).toEqual([]);
+    },
+    coldStarts * childTimeLimitMs,
+  );
+
   it.each([
     ["idle", 0],
     ["dispose", 0],

@@ -1,9 +1,9 @@
 /** Memory and streams that another library of this process made: checked as far as the driver can tell. */
 import type { DType, DTypeName } from "../../dsl/dtype.ts";
-import { describe } from "../../dsl/check.ts";
+import { describe, ownDType, shapeOf } from "../../dsl/check.ts";
 import { ArgumentError, CaptureError, ShapeError } from "../../dsl/errors.ts";
+import { callerOfBackends } from "../caller.ts";
 import { byteLengthOf } from "../tensor.ts";
-import { requireDType } from "./checks.ts";
 import type { PrimaryContext } from "./context.ts";
 import type { DevicePointer, DriverApi, StreamHandle } from "./driver.ts";
 import { describeResult } from "./results.ts";
@@ -32,18 +32,18 @@ const deviceMemory = 2n;
 /** User-space addresses end below this on every system that CUDA runs on. */
 const maxAddress = 2n ** 57n;
 
-/** @throws ArgumentError, ShapeError, DTypeError */
+/** What of it is used, read once. @throws ArgumentError, ShapeError, DTypeError */
 export function checkForeignTensor<N extends DTypeName>(
   { context }: Streams,
   foreign: ForeignTensor<N>,
-): DevicePointer {
+): Omit<ForeignTensor<N>, "strides"> & { readonly pointer: DevicePointer } {
   if (typeof foreign !== "object" || foreign === null) {
     throw new ArgumentError(`adoptTensor takes an object, not ${describe(foreign)}`, {
       hint: "cuda.adoptTensor({ pointer, dtype: f32, shape: [4, 8] })",
     });
   }
-  const { pointer, dtype, shape, strides, onFree } = foreign;
-  requireDType(dtype);
+  const { pointer, strides, onFree } = foreign;
+  const [dtype, shape] = [ownDType(foreign.dtype, callerOfBackends), shapeOf(foreign.shape, callerOfBackends)];
   const byteLength = byteLengthOf(dtype, shape);
   const address = rawAddress("A tensor's pointer", pointer, 1n) as DevicePointer;
   if (onFree !== undefined && typeof onFree !== "function") throw new ArgumentError("onFree must be a function");
@@ -79,7 +79,7 @@ export function checkForeignTensor<N extends DTypeName>(
     const what = `${dtype.name}[${shape.join(", ")}]`;
     throw new ArgumentError(`${what} needs ${byteLength} bytes from ${hex(address)} on; its allocation has ${room}`);
   }
-  return address;
+  return { pointer: address, dtype, shape, onFree };
 }
 
 /** @throws ArgumentError; CaptureError while its owner captures it */
@@ -111,18 +111,20 @@ function notCapturing(context: PrimaryContext, stream: StreamHandle): StreamHand
 
 function rawAddress(what: string, value: bigint, min: bigint): bigint {
   if (typeof value === "bigint" && value >= min && value < maxAddress) return value;
-  throw new ArgumentError(`${what} must be an address as a bigint, got ${typeof value} ${String(value)}`);
+  throw new ArgumentError(`${what} must be an address as a bigint, got ${typeof value} ${describe(value)}`);
 }
 
 function requireContiguous(shape: readonly number[], strides: readonly number[] | undefined): void {
   if (strides === undefined) return;
+  if (!Array.isArray(strides)) throw new ShapeError(`Strides are an array of whole numbers, not ${describe(strides)}`);
   const expected = shape.map((_, axis) => shape.slice(axis + 1).reduce((product, size) => product * size, 1));
   // The stride along an axis of one element is never used, and libraries fill in what they like.
   const fits = (stride: number, axis: number) => shape[axis] === 1 || stride === expected[axis];
   if (strides.length === shape.length && strides.every(fits)) return;
+  const given = strides.slice(0, shape.length + 1).map(describe);
   throw new ShapeError(
     `Only contiguous row-major tensors are adopted: [${shape.join(", ")}] has strides [${expected.join(", ")}], ` +
-      `got [${strides.join(", ")}]`,
+      `got [${given.join(", ")}]`,
     { hint: "Make it contiguous in the other library first, e.g. tensor.contiguous()" },
   );
 }

@@ -53,6 +53,7 @@ export class Captured implements Work {
   }
 
   #countProgrammaticEdges(): number | undefined {
+    if (this.nodeCount === 0) return 0;
     const { context } = this.#streams;
     const { cuGraphGetEdges: edges } = context.driver.api;
     // One stream makes a chain. Room for more, since asking for the number alone is refused for programmatic edges.

@@ -3,6 +3,7 @@
  * NVRTC does it inside the process where it is found, nvcc otherwise; both get the same flags. What was compiled before
  * comes from the cache, and then no compiler is even loaded.
  */
+import { describe } from "../../dsl/check.ts";
 import { ArgumentError, NoCompilerError, TegulaError, ValueError } from "../../dsl/errors.ts";
 import { cacheKey, type Compilation, type CubinOrigin, recall, remember, workingDirectory } from "./cache.ts";
 import { type KernelResources, compilerError, kernelResources } from "./diagnostics.ts";
@@ -103,10 +104,25 @@ export function requireCompiler(): void {
 }
 
 function compileWith(source: string, options: CompileOptions, extra: readonly string[]): CompiledCuda {
+  if (typeof source !== "string" || typeof options !== "object" || options === null) {
+    throw new ArgumentError(
+      `The source is a string and its options an object, not ${describe(source)} and ${describe(options)}`,
+      {
+        hint: 'compileCuda(source, { arch: "sm_90a", name: "gemm" })',
+      },
+    );
+  }
   const { arch, name, compiler: kind, cache = true } = options;
   // These become arguments and file names of a compiler; a C compiler would also end the source at a NUL.
-  if (!/^[A-Za-z_]\w*$/.test(name)) throw new ArgumentError(`A kernel's name must be an identifier, got "${name}"`);
-  if (!/^sm_\d{2,3}a$/.test(arch)) throw new ArgumentError(`Not an architecture: "${arch}"; e.g. sm_90a`);
+  if (typeof name !== "string" || !/^[A-Za-z_]\w{0,199}$/.test(name)) {
+    throw new ArgumentError(`A kernel's name must be an identifier, got ${describe(name)}`);
+  }
+  if (typeof arch !== "string" || !/^sm_\d{2,3}a$/.test(arch)) {
+    throw new ArgumentError(`Not an architecture: ${describe(arch)}; e.g. sm_90a`);
+  }
+  if (kind !== undefined && kind !== "nvrtc" && kind !== "nvcc") {
+    throw new ArgumentError(`There is no compiler ${describe(kind)}; nvrtc and nvcc are those that may be named`);
+  }
   if (source.includes("\0")) throw new ValueError(`The source of ${name} holds a NUL character`);
 
   const flags = [

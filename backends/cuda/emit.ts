@@ -1,4 +1,5 @@
 /** From IR to CUDA C: one header-free file with one `extern "C"` kernel, whose lines point back at the author's. */
+import { requireIR, requireOptions } from "../../dsl/check.ts";
 import { i32 } from "../../dsl/dtype.ts";
 import {
   type Block,
@@ -13,6 +14,7 @@ import {
 } from "../../dsl/ir.ts";
 import type { Location } from "../../dsl/source.ts";
 import { isTileStmt, type TensorMap } from "../../dsl/ir-tile.ts";
+import { callerOfBackends } from "../caller.ts";
 import { atom, infix, Lines } from "../lowering/text.ts";
 import { libraryNames } from "./reserved.ts";
 import { TileStatements } from "./tile.ts";
@@ -34,8 +36,11 @@ export interface EmitOptions {
 /** More than this must be asked for when the kernel is launched; CUDA C++ Programming Guide, "Compute Capabilities". */
 const maxStaticSharedBytes = 48 * 1024;
 
-/** Emits a verified kernel. */
-export function emitCuda(ir: KernelIR, { lineDirectives = true }: EmitOptions = {}): CudaModule {
+/** Emits a verified kernel. @throws ArgumentError for what is no IR; ShapeError for unknown options */
+export function emitCuda(ir: KernelIR, options: EmitOptions = {}): CudaModule {
+  requireIR("emitCuda", ir, callerOfBackends);
+  requireOptions(options, ["lineDirectives"], callerOfBackends());
+  const { lineDirectives = true } = options;
   return new CudaEmitter(ir, lineDirectives).emit();
 }
 

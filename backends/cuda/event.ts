@@ -25,6 +25,11 @@ export class CudaEvent implements Disposable {
   readonly #order: number;
   #handle: EventHandle | undefined;
 
+  /** @internal Whether it was made by the constructor. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && #timing in value;
+  }
+
   /** For the CUDA backend only. @throws DeviceError */
   constructor(streams: Streams, stream: CudaStream, order: number, timing: boolean) {
     const { context } = streams;

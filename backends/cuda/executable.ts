@@ -1,5 +1,12 @@
 /** A kernel as machine code in a context, ready to launch. */
-import { DisposedError, DriverTooOldError, LaunchRefusedError, UnsupportedError } from "../../dsl/errors.ts";
+import { describe } from "../../dsl/check.ts";
+import {
+  ArgumentError,
+  DisposedError,
+  DriverTooOldError,
+  LaunchRefusedError,
+  UnsupportedError,
+} from "../../dsl/errors.ts";
 import type { TensorMap } from "../../dsl/ir-tile.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
@@ -96,10 +103,16 @@ export class CudaExecutable<P extends Params = Params> implements Executable<P>,
    * `pdl: false`: launches of it begin when all before them have ended, as with `openCuda({ pdl: false })`.
    * @throws also ArgumentError for tensors that TMA can't read, DisposedError, DeviceError
    */
-  bind(args: Arguments<P>, { pdl = this.#pdl }: { readonly pdl?: boolean } = {}): CudaLaunch<P> {
+  bind(args: Arguments<P>, options: { readonly pdl?: boolean } = {}): CudaLaunch<P> {
     const { kernel, backend } = this;
     const streams = this.#streams;
     streams.assertLive();
+    if (typeof options !== "object" || options === null) {
+      throw new ArgumentError(`bind takes its options as an object, not ${describe(options)}`, {
+        hint: "executable.bind({ x, y }, { pdl: false })",
+      });
+    }
+    const { pdl = this.#pdl } = options;
     if (this.disposed) throw new DisposedError(`${kernel.name} was bound after its executable was disposed`);
     const pointer = ({ storage, offsetBytes, byteLength }: DeviceTensor): DevicePointer =>
       streams.own(storage).address(offsetBytes, byteLength);

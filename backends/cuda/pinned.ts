@@ -11,8 +11,7 @@ import koffi from "koffi";
 import type { DType, DTypeName } from "../../dsl/dtype.ts";
 import { ArgumentError, DisposedError, OutOfMemoryError } from "../../dsl/errors.ts";
 import { HostTensor } from "../../dsl/host.ts";
-import { byteLengthOf } from "../tensor.ts";
-import { notDetached } from "./checks.ts";
+import { byteLengthOf, requireBytes } from "../tensor.ts";
 import { formatBytes } from "./context.ts";
 import type { HostAddress } from "./driver.ts";
 import { Lifetime } from "./lifetime.ts";
@@ -25,6 +24,11 @@ const pageBytes = 4096;
 export class PinnedTensor<N extends DTypeName = DTypeName> extends HostTensor<N> implements Disposable {
   readonly #streams: Streams;
   readonly #lifetime: Lifetime;
+
+  /** @internal Whether it was made by the constructor. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && #lifetime in value;
+  }
 
   /** For the CUDA backend only. `end` is called when the pages are unlocked. @throws ShapeError, OutOfMemoryError, DeviceError */
   constructor(streams: Streams, dtype: DType<N>, shape: readonly number[], end: (tensor: PinnedTensor) => void) {
@@ -45,6 +49,7 @@ export class PinnedTensor<N extends DTypeName = DTypeName> extends HostTensor<N>
         end(this);
       }),
     );
+    Object.freeze(this); // copies go to the pages that were locked
   }
 
   /** Unlocks the pages, after the copies that use them and the graphs that do. A second call does nothing. */
@@ -60,7 +65,7 @@ export class PinnedTensor<N extends DTypeName = DTypeName> extends HostTensor<N>
   lifetimeIn(streams: Streams): Lifetime {
     if (!this.#lifetime.owned) throw new DisposedError(`${this} in pinned memory was used after dispose()`);
     if (this.#streams !== streams) throw new ArgumentError(`${this} was pinned by another backend`);
-    notDetached(this.bytes);
+    requireBytes(this.bytes);
     return this.#lifetime;
   }
 }

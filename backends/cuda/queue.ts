@@ -1,9 +1,8 @@
 /** A queue takes work: a stream runs it in order, a capture makes a graph of it. One function can fill either. */
-import { describe } from "../../dsl/check.ts";
 import type { DTypeName } from "../../dsl/dtype.ts";
 import { ArgumentError } from "../../dsl/errors.ts";
 import { HostTensor } from "../../dsl/host.ts";
-import { adoptInstead, DeviceTensor, isStranger, requireSameShape, requireWritable } from "../tensor.ts";
+import { adoptInstead, DeviceTensor, isStranger, requireSameShape, requireTensor, requireWritable } from "../tensor.ts";
 import type { NamedKernel } from "./context.ts";
 import type { DevicePointer, DriverApi, StreamHandle } from "./driver.ts";
 import type { Lifetime } from "./lifetime.ts";
@@ -26,6 +25,11 @@ type End =
 export abstract class CudaQueue {
   readonly #streams: Streams;
   readonly #handle: StreamHandle;
+
+  /** @internal Whether it was made by the constructor: what has only the fields, or is a proxy, is none. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && #handle in value;
+  }
 
   constructor(streams: Streams, handle: StreamHandle) {
     this.#streams = streams;
@@ -116,12 +120,7 @@ export abstract class CudaQueue {
   }
 
   #device(tensor: DeviceTensor) {
-    if (!(tensor instanceof DeviceTensor)) {
-      throw new ArgumentError(`This is no tensor on the device: ${describe(tensor)}`, {
-        hint: isStranger(tensor, ["storage", "dtype"]) ? adoptInstead : undefined,
-      });
-    }
-    const storage = this.#streams.own(tensor.storage);
+    const storage = this.#streams.own(requireTensor(tensor).storage);
     const address = storage.address(tensor.offsetBytes, tensor.byteLength);
     return { lifetime: storage.lifetime, storage, address };
   }

@@ -1,13 +1,14 @@
 /** The CUDA backend: kernels on an NVIDIA GPU, SM90 or later, through the driver API and nothing else. */
 import type { DType, DTypeName } from "../../dsl/dtype.ts";
-import { describe } from "../../dsl/check.ts";
-import { ArgumentError, DeviceError, NoDeviceError, UnsupportedError } from "../../dsl/errors.ts";
+import { describe, ownDType, shapeOf } from "../../dsl/check.ts";
+import { ArgumentError, DeviceError, NoDeviceError, ShapeError, UnsupportedError } from "../../dsl/errors.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
 import type { Backend, Storage } from "../backend.ts";
-import { byteLengthOf, DeviceTensor, requireWritable } from "../tensor.ts";
+import { requireKernel } from "../bind.ts";
+import { callerOfBackends } from "../caller.ts";
+import { byteLengthOf, DeviceTensor, requireBytes, requireTensor, requireWritable } from "../tensor.ts";
 import { checkForeignStream, checkForeignTensor, type ForeignTensor } from "./adopt.ts";
-import { notDetached, requireDType, wholeNumber } from "./checks.ts";
 import { type CudaArch, compileCuda, requireCompiler } from "./compile.ts";
 import { PrimaryContext, refuseInCapture } from "./context.ts";
 import { type CudaDriver, deviceCount, type DeviceInfo, deviceInfo, openDriver } from "./driver.ts";
@@ -178,6 +179,7 @@ export class CudaBackend implements Backend {
   async compile<P extends Params>(kernel: Kernel<P>): Promise<CudaExecutable<P>> {
     const streams = this.#streams;
     streams.assertLive();
+    requireKernel(kernel);
     this.#context.assertUsable(`compiling ${kernel.name}`);
     const known = this.#executables.get(kernel) as CudaExecutable<P> | undefined;
     if (known && !known.disposed) return known;
@@ -192,7 +194,9 @@ export class CudaBackend implements Backend {
 
   allocate(byteLength: number): Storage {
     this.#streams.assertLive();
-    wholeNumber("A storage's size in bytes", byteLength, 1, Number.MAX_SAFE_INTEGER);
+    if (!Number.isSafeInteger(byteLength) || byteLength < 1) {
+      throw new ShapeError(`Can't allocate ${describe(byteLength)} bytes: a whole number of at least 1 is needed`);
+    }
     const pointer = this.#context.allocate(byteLength);
     const storage = new CudaStorage(this, this.#streams, pointer, byteLength, (ended) => {
       this.#context.free(pointer);
@@ -209,8 +213,12 @@ export class CudaBackend implements Backend {
    */
   pinned<N extends DTypeName>(dtype: DType<N>, shape: readonly number[]): PinnedTensor<N> {
     this.#streams.assertLive();
-    requireDType(dtype);
-    const tensor = new PinnedTensor(this.#streams, dtype, shape, (ended) => this.#pinned.delete(ended));
+    const tensor = new PinnedTensor(
+      this.#streams,
+      ownDType(dtype, callerOfBackends),
+      shapeOf(shape, callerOfBackends),
+      (ended) => this.#pinned.delete(ended),
+    );
     this.#pinned.add(tensor);
     return tensor;
   }
@@ -224,8 +232,7 @@ export class CudaBackend implements Backend {
    */
   adoptTensor<N extends DTypeName>(foreign: ForeignTensor<N>): DeviceTensor<N> {
     this.#streams.assertLive();
-    const pointer = checkForeignTensor(this.#streams, foreign);
-    const { dtype, shape, onFree } = foreign;
+    const { pointer, dtype, shape, onFree } = checkForeignTensor(this.#streams, foreign);
     const byteLength = Math.max(byteLengthOf(dtype, shape), 1);
     const storage = new CudaStorage(this, this.#streams, pointer, byteLength, (ended) => {
       this.#storages.delete(ended);
@@ -246,13 +253,14 @@ export class CudaBackend implements Backend {
    * The address of a tensor's first element, for another library in this process. It is good until the tensor is freed.
    * @throws DisposedError, ArgumentError for a tensor of another backend
    */
-  pointerOf({ storage, offsetBytes, byteLength }: DeviceTensor): bigint {
+  pointerOf(tensor: DeviceTensor): bigint {
+    const { storage, offsetBytes, byteLength } = requireTensor(tensor);
     return this.#streams.own(storage).address(offsetBytes, byteLength);
   }
 
   /** Returns when the bytes are on the device; waits for everything enqueued before. */
   write(storage: Storage, offsetBytes: number, bytes: Uint8Array): void {
-    const { byteLength } = notDetached(bytes);
+    const { byteLength } = requireBytes(bytes);
     const own = this.#streams.own(storage);
     const address = own.address(offsetBytes, byteLength);
     requireWritable(own, "This memory");

@@ -1,7 +1,9 @@
 /** A piece of device memory: its address, and whether it may be used and written. */
-import { DisposedError, ShapeError } from "../../dsl/errors.ts";
+import { describe } from "../../dsl/check.ts";
+import { ArgumentError, DisposedError } from "../../dsl/errors.ts";
 import type { Location } from "../../dsl/source.ts";
 import type { Backend, Storage } from "../backend.ts";
+import { requireLocation } from "../tensor.ts";
 import { thread } from "./context.ts";
 import type { DevicePointer } from "./driver.ts";
 import { Lifetime } from "./lifetime.ts";
@@ -14,6 +16,11 @@ export class CudaStorage implements Storage {
   readonly #streams: Streams;
   readonly #pointer: DevicePointer;
   #frozenAt: Location | undefined;
+
+  /** @internal Whether it was made by the constructor: what has only the fields, or is a proxy, has no memory. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && #pointer in value;
+  }
 
   /** `end` gives the memory back, when no launch uses it any more. */
   constructor(
@@ -40,8 +47,9 @@ export class CudaStorage implements Storage {
 
   freeze(at: Location): void {
     this.address(0, 0);
+    const place = requireLocation(at);
     this.#streams.synchronizeNow();
-    this.#frozenAt ??= at;
+    this.#frozenAt ??= place;
     thread.generation++;
   }
 
@@ -56,13 +64,15 @@ export class CudaStorage implements Storage {
 
   /**
    * The address of `byteLength` bytes from `offsetBytes` on. For the CUDA backend only.
-   * @throws DisposedError, ShapeError when they don't lie inside
+   * @throws DisposedError, ArgumentError when they don't lie inside
    */
   address(offsetBytes: number, byteLength: number): DevicePointer {
     if (this.freed) throw new DisposedError("Device memory was used after it was freed");
     const whole = Number.isSafeInteger(offsetBytes) && Number.isSafeInteger(byteLength);
     if (!whole || offsetBytes < 0 || byteLength < 0 || offsetBytes + byteLength > this.byteLength) {
-      throw new ShapeError(`${byteLength} bytes at ${offsetBytes} don't lie in a storage of ${this.byteLength} bytes`);
+      throw new ArgumentError(
+        `${describe(byteLength)} bytes at byte ${describe(offsetBytes)} are outside of storage of ${this.byteLength} bytes`,
+      );
     }
     return (this.#pointer + BigInt(offsetBytes)) as DevicePointer;
   }

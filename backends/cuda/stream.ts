@@ -27,6 +27,11 @@ export class CudaStream extends CudaQueue implements Disposable {
   #launches = 0;
   #closed = false;
 
+  /** @internal Whether it was made by the constructor. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && #adopted in value;
+  }
+
   /** For the CUDA backend only. */
   constructor(streams: Streams, handle: StreamHandle, adopted: boolean) {
     super(streams, handle);

@@ -1,6 +1,8 @@
 /** All streams of a backend, and what concerns them together: reading, writing, giving memory back. */
+import { describe } from "../../dsl/check.ts";
 import { ArgumentError, DisposedError } from "../../dsl/errors.ts";
 import type { Backend, Storage } from "../backend.ts";
+import { isStranger } from "../tensor.ts";
 import { outsideCapture, type PrimaryContext, thread } from "./context.ts";
 import type { DevicePointer, StreamHandle } from "./driver.ts";
 import type { CudaEvent } from "./event.ts";
@@ -56,9 +58,14 @@ export class Streams {
   own(storage: Storage): CudaStorage {
     this.assertLive();
     if (storage instanceof CudaStorage && storage.backend === this.backend) return storage;
-    throw new ArgumentError(`A tensor in ${storage.backend.device} was given to ${this.backend.device}`, {
-      hint: "Read it, and write it into a tensor of this backend.",
-    });
+    const where =
+      isStranger(storage, ["backend"]) && isStranger(storage.backend, ["device"]) ? storage.backend : undefined;
+    throw new ArgumentError(
+      where
+        ? `A tensor in ${where.device} was given to ${this.backend.device}`
+        : `This is no memory of ${this.backend.device}: ${describe(storage)}`,
+      { hint: "Read it, and write it into a tensor of this backend." },
+    );
   }
 
   /** Copies in after everything enqueued on any stream, and waits for it. @throws DeviceError */

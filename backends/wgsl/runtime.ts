@@ -1,4 +1,5 @@
 /** The WGSL backend: runs kernels through Dawn on whatever device there is, down to software alone. */
+import { describe } from "../../dsl/check.ts";
 import {
   ArgumentError,
   DeviceError,
@@ -16,10 +17,11 @@ import {
   type BoundArguments,
   changeScalars,
   checkArguments,
+  requireKernel,
   requireWritableIn,
   type Scalars,
 } from "../bind.ts";
-import { type DeviceTensor, requireWritable } from "../tensor.ts";
+import { type DeviceTensor, requireBytes, requireLocation, requireWritable } from "../tensor.ts";
 import { type FoundDevice, openDevice } from "./device.ts";
 import { emitWgsl, type WgslModule } from "./emit.ts";
 import type { DeviceKind, DeviceOptions } from "./options.ts";
@@ -40,6 +42,11 @@ class WgslStorage implements Storage {
   readonly backend: WgslBackend;
   readonly byteLength: number;
   readonly buffer: GPUBuffer;
+  /** @internal Whether it was made by the constructor: what has only the fields, or is a proxy, has no memory. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && #freed in value;
+  }
+
   #freed = false;
   #frozenAt: Location | undefined;
 
@@ -60,7 +67,7 @@ class WgslStorage implements Storage {
   /** What was enqueued before needs no waiting for: each dispatch is complete before the next begins. */
   freeze(at: Location): void {
     if (this.freed) throw new DisposedError("Device memory was used after it was freed");
-    this.#frozenAt ??= at;
+    this.#frozenAt ??= requireLocation(at);
   }
 
   free(): void {
@@ -100,6 +107,9 @@ class WgslExecutable<P extends Params> implements Executable<P> {
   }
 }
 
+/** All are recorded before the first begins. */
+const mostTimed = 1_000_000;
+
 class WgslLaunch<P extends Params> implements Launch<P> {
   readonly executable: WgslExecutable<P>;
   #bound: BoundArguments;
@@ -129,7 +139,9 @@ class WgslLaunch<P extends Params> implements Launch<P> {
    * @throws as `launch` and `synchronize`
    */
   async timeUs(launches: number): Promise<number> {
-    if (!Number.isSafeInteger(launches) || launches < 1) throw new ArgumentError(`Can't time ${launches} launches`);
+    if (!Number.isSafeInteger(launches) || launches < 1 || launches > mostTimed) {
+      throw new ArgumentError(`Can't time ${describe(launches)} launches; 1 to ${mostTimed} can be`);
+    }
     const { backend } = this.executable;
     await backend.synchronize();
     const start = performance.now();
@@ -193,6 +205,8 @@ export class WgslBackend implements Backend {
 
   /** @throws CompileError with the line of WGSL; UnsupportedError; DisposedError */
   async compile<P extends Params>(kernel: Kernel<P>): Promise<Executable<P>> {
+    this.#checkLive();
+    requireKernel(kernel);
     let executable = this.#executables.get(kernel);
     if (!executable) {
       executable = this.executableFromModule<Params>(kernel, emitWgsl(kernel.ir));
@@ -224,7 +238,7 @@ export class WgslBackend implements Backend {
   allocate(byteLength: number): Storage {
     this.#checkLive();
     if (!Number.isSafeInteger(byteLength) || byteLength < 1) {
-      throw new ShapeError(`Can't allocate ${byteLength} bytes: a whole number of at least 1 is needed`);
+      throw new ShapeError(`Can't allocate ${describe(byteLength)} bytes: a whole number of at least 1 is needed`);
     }
     const size = roundUp(byteLength, 4);
     for (const limit of ["maxBufferSize", "maxStorageBufferBindingSize"] as const) {
@@ -239,7 +253,7 @@ export class WgslBackend implements Backend {
 
   /** Enqueues a copy of `bytes`, at any offset in bytes. @throws ArgumentError out of range or frozen; DisposedError */
   write(storage: Storage, offsetBytes: number, bytes: Uint8Array): void {
-    const { buffer, byteLength } = this.#own(storage, offsetBytes, bytes.byteLength);
+    const { buffer, byteLength } = this.#own(storage, offsetBytes, requireBytes(bytes).byteLength);
     requireWritable(storage, "This memory");
     this.#transfer.write(buffer, byteLength, offsetBytes, bytes);
   }
@@ -321,7 +335,7 @@ export class WgslBackend implements Backend {
     const whole = Number.isSafeInteger(offsetBytes) && Number.isSafeInteger(byteLength);
     if (!whole || offsetBytes < 0 || byteLength < 0 || offsetBytes + byteLength > storage.byteLength) {
       throw new ArgumentError(
-        `${byteLength} bytes at byte ${offsetBytes} are outside of storage of ${storage.byteLength} bytes`,
+        `${describe(byteLength)} bytes at byte ${describe(offsetBytes)} are outside of storage of ${storage.byteLength} bytes`,
       );
     }
     return storage;

@@ -8,6 +8,7 @@
  *
  * Source: PTX ISA, "Warp-level matrix instructions" and "Asynchronous warpgroup level matrix instructions".
  */
+import { describe } from "../check.ts";
 import { bf16, type DType, type DTypeName, e4m3, e5m2, f16, f32, i32, i8 } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { type Layout, parseLayout, rightInverse, size } from "../layout/index.ts";
@@ -149,7 +150,7 @@ export function wgmmaAtom<const N extends number, A extends WgmmaInput, B extend
   b: DType<B>,
 ): MmaAtom<A, B, "f32", `wgmma_m64n${N}k${number}_${string}`> {
   if (!Number.isInteger(N) || N < 8 || N > 256 || N % 8 !== 0) {
-    throw new ShapeError(`wgmma has N from 8 to 256 in steps of 8, not ${N}`, { at: callerLocation() });
+    throw new ShapeError(`wgmma has N from 8 to 256 in steps of 8, not ${describe(N)}`, { at: callerLocation() });
   }
   const K = 32 / a.bytes;
   const inputs = (a.name as string) === b.name ? a.name : `${a.name}_${b.name}`;

@@ -1,5 +1,5 @@
 /** TMA: tensors seen in boxes, by a map that the host makes at launch. */
-import { checkReceivers } from "../check.ts";
+import { checkReceivers, describeAll, requireOptions } from "../check.ts";
 import type { DTypeName } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { type Index, toIndex } from "../expr.ts";
@@ -80,8 +80,9 @@ export class TensorMapHandle<N extends DTypeName> {
     };
     const columns = box.at(-1) ?? 1;
     // Numbered row by row, the box's elements lie one after the other.
-    const rows = to.size() / columns;
-    for (let i = 0; i < to.size(); i++) {
+    const elements = to.size();
+    const rows = elements / columns;
+    for (let i = 0; i < elements; i++) {
       const element = (i % columns) * rows + Math.floor(i / columns);
       if (box.length === 2 && to.steps(element)[0] !== i)
         fail("its rows are not one after the other", "(rows, columns):(columns, 1)");
@@ -102,18 +103,20 @@ export function tensorMapOf<N extends DTypeName>(
   trace: Trace,
   tensor: Tensor<N>,
   box: readonly number[],
-  { swizzleBytes = 0 }: { readonly swizzleBytes?: SwizzleBytes },
+  options: { readonly swizzleBytes?: SwizzleBytes },
   at: Location,
 ): TensorMapHandle<N> {
+  requireOptions(options, ["swizzleBytes"], at);
+  const { swizzleBytes = 0 } = options;
   const { memory, dtype } = tensor;
-  const innerBytes = (box.at(-1) ?? 0) * dtype.bytes;
-  const whole = box.every((extent) => Number.isInteger(extent) && extent >= 1 && extent <= 256);
-  if (memory.kind !== "tensor" || box.length !== memory.shape.length || box.length > 5 || !whole) {
+  const known = memory.kind === "tensor" && box.length === memory.shape.length && box.length <= 5;
+  if (!known || !box.every((extent) => Number.isInteger(extent) && extent >= 1 && extent <= 256)) {
     throw new ShapeError(
-      `A box of ${memory.name} has ${memory.shape.length} extents from 1 to 256, not [${box.join(", ")}]`,
+      `A box of ${memory.name} has ${memory.shape.length} extents from 1 to 256, not ${describeAll(box)}`,
       { at },
     );
   }
+  const innerBytes = (box.at(-1) ?? 0) * dtype.bytes;
   if (innerBytes % 16 !== 0 || (swizzleBytes > 0 && innerBytes > swizzleBytes)) {
     throw new ShapeError(
       `The rows of a box are a multiple of 16 bytes, at most the swizzle's ${swizzleBytes || "whatever"}; these have ${innerBytes}`,

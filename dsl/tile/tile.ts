@@ -10,7 +10,15 @@
  * The layout algebra works on `layout`, so whatever it can cut, permute or partition, a tile can. And because a tile always
  * knows its coordinates in the tensor, it is its own identity tensor: predicates for ragged edges need nothing else.
  */
-import { checkReceivers, describe, requireOptions } from "../check.ts";
+import {
+  checkArguments,
+  checkReceivers,
+  describe,
+  describeAll,
+  requireCoordinate,
+  requireModes,
+  requireOptions,
+} from "../check.ts";
 import type { DType, DTypeName } from "../dtype.ts";
 import { bool, i32 } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
@@ -91,6 +99,7 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   }
   /** Number of elements, of the whole or of the mode at a path. */
   size(...path: readonly number[]): number {
+    requireModes(path);
     return size(this.layout, ...path);
   }
 
@@ -120,6 +129,9 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
     const at = callerLocation();
     const divided = this.algebra(at, () => {
       for (const [i, extent] of shape.entries()) {
+        if (!Number.isSafeInteger(extent) || extent < 1) {
+          throw new LayoutError(`A tile has whole numbers of elements, not ${describe(extent)}`);
+        }
         const whole = i < rank(this.layout) ? size(this.layout, i) : 1;
         if (whole % extent !== 0) throw new LayoutError(`Mode ${i} of ${this.layout} is no whole number of ${extent}`);
       }
@@ -227,6 +239,7 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
 
   /** @internal Steps along the tensor's dimensions. */
   steps(coordinate: Coordinate): readonly number[] {
+    requireCoordinate(coordinate);
     const steps = crd2idx(coordinate, this.layout);
     const numbers: readonly number[] = typeof steps === "number" ? [steps] : leaves(steps);
     return this.origin.map((_, dimension) => numbers[dimension] ?? 0);
@@ -317,6 +330,7 @@ export class Tile<N extends DTypeName = DTypeName, A extends Access = Access> {
   }
 
   static {
+    checkArguments(this, { map: [Function], tile: [Array, Array], slice: [Array], partition: [Layout] });
     checkReceivers(this);
   }
 }
@@ -330,11 +344,12 @@ export function tileOf<N extends DTypeName, A extends Access>(
 ): Tile<N, A> {
   const { trace, memory } = tensor;
   const dimensions = memory.shape.length;
-  const positive = Array.isArray(shape) && shape.every((extent) => Number.isInteger(extent) && extent >= 1);
-  if (!positive || shape.length !== dimensions || !Array.isArray(coordinate) || coordinate.length !== dimensions) {
+  const known = Array.isArray(shape) && shape.length === dimensions && Array.isArray(coordinate);
+  const positive = known && shape.every((extent) => Number.isInteger(extent) && extent >= 1);
+  if (!positive || coordinate.length !== dimensions) {
     throw new ShapeError(
       `A tile of ${memory.name} has ${dimensions} extents, TypeScript numbers, and as many coordinates; got ` +
-        `${Array.isArray(shape) ? `[${shape.map(describe).join(", ")}]` : describe(shape)} and ` +
+        `${Array.isArray(shape) ? describeAll(shape) : describe(shape)} and ` +
         `${Array.isArray(coordinate) ? coordinate.length : "no"} coordinates`,
       {
         at,
