@@ -5,6 +5,7 @@
  *   npm run bench                                         # everything: about ten minutes on an H200
  *   npm run bench -- --group router,fp8 --tokens 1,8 --replays 50
  *   npm run bench -- --shapes 256x7168bf16,7168x12288e4m3
+ *   npm run bench -- --shapes 24x2880bf16 --tokens 3,13    # any others, which may never have been tuned
  *   npm run bench -- --json playground/bench/h200.json    # also for tools, and a roofline beside it: h200.svg
  *   npm run bench -- --from playground/bench/h200.json --readme   # shows an earlier run; the README's table from it
  */
@@ -13,7 +14,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { ArgumentError } from "../dsl/index.ts";
-import { cases, tokenCounts } from "./bench/cases.ts";
+import { type Case, cases, type InName, tokenCounts } from "./bench/cases.ts";
 import { Bench, type Cell } from "./bench/measure.ts";
 import { readmeWith, type Run, summary, table } from "./bench/report.ts";
 import { roofline } from "./bench/roofline.ts";
@@ -50,10 +51,8 @@ async function measure(): Promise<Run> {
   const groups = options.group?.split(",");
   const unknown = groups?.find((name) => !cases().some(({ group }) => group === name));
   if (unknown !== undefined) throw new ArgumentError(`--group: no shape is of the group ${unknown}`);
-  const only = options.shapes?.split(",");
-  const shapes = cases().filter(
-    ({ group, N, K, dtype }) => (groups?.includes(group) ?? true) && (only?.includes(`${N}x${K}${dtype}`) ?? true),
-  );
+  const asked = options.shapes?.split(",").flatMap(casesNamed) ?? cases();
+  const shapes = asked.filter(({ group }) => groups?.includes(group) ?? true);
 
   await using bench = await Bench.open(replays);
   const limits = await bench.limits();
@@ -95,4 +94,13 @@ function revision(): string {
   } catch {
     return "unknown";
   }
+}
+
+/** A real model's shape, with each type of results that it has; or any other. */
+function casesNamed(text: string): readonly Case[] {
+  const known = cases().filter(({ N, K, dtype }) => `${N}x${K}${dtype}` === text);
+  if (known.length > 0) return known;
+  const [, N = "0", K = "0", dtype = ""] = /^(\d{1,6})x(\d{1,6})(bf16|e4m3|f32)$/.exec(text) ?? [];
+  if (Number(N) < 1 || Number(K) < 1) throw new ArgumentError(`--shapes: "${text}" is not written as 256x7168bf16`);
+  return [{ group: "other", where: "of no model", N: Number(N), K: Number(K), dtype: dtype as InName, out: "bf16" }];
 }
