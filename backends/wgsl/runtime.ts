@@ -178,6 +178,10 @@ export class WgslBackend implements Backend {
   /** Why the device is lost; then nothing works any more. */
   #lost: string | undefined;
   #lastKernel: string | undefined;
+  readonly #onError = (event: GPUUncapturedErrorEvent): void => {
+    event.preventDefault();
+    this.#failures.push(event.error.message);
+  };
 
   /** @internal */
   static on(found: FoundDevice): WgslBackend {
@@ -189,10 +193,7 @@ export class WgslBackend implements Backend {
     this.kind = kind;
     this.#device = device;
     this.#transfer = new Transfer(device);
-    device.addEventListener("uncapturederror", (event) => {
-      event.preventDefault();
-      this.#failures.push(event.error.message);
-    });
+    device.addEventListener("uncapturederror", this.#onError);
     void device.lost.then(({ reason, message }) => {
       const after = this.#lastKernel === undefined ? "" : ` after a launch of "${this.#lastKernel}"`;
       this.#lost = `The device was lost${after} (${reason}): ${message}`;
@@ -285,6 +286,7 @@ export class WgslBackend implements Backend {
   async dispose(): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
+    this.#device.removeEventListener("uncapturederror", this.#onError); // Dawn's Node module would keep it, and this object
     this.#device.destroy();
   }
 
