@@ -15,7 +15,7 @@
  * `await` of a parity returns at once unless the phase of that parity is still under way.
  */
 import type { MmaAtom } from "./atoms/mma.ts";
-import type { LaneCount, Memory, Register, Shared, Tensor, Value } from "./ir.ts";
+import type { CacheHint, LaneCount, Memory, Register, Shared, Tensor, Value } from "./ir.ts";
 import type { Location } from "./source.ts";
 
 /** `length` barriers; each phase of one ends after `arrivals` arrivals. */
@@ -28,6 +28,9 @@ export interface MBarrier {
 }
 
 export type SwizzleBytes = 0 | 32 | 64 | 128;
+
+/** "stream": read once, and the first to leave L2. TMA passes the near cache by. */
+export type CopyHint = Extract<CacheHint, "normal" | "stream">;
 
 /** A tensor as TMA sees it: boxes of `box` elements (as many numbers as the tensor has dimensions), zeros outside. */
 export interface TensorMap {
@@ -98,6 +101,7 @@ export type TileStmt =
       readonly toIndex: readonly Value[];
       readonly map: TensorMap;
       readonly index: readonly Value[];
+      readonly cache: CopyHint;
       readonly at: Location;
     } & Slot)
   /** One arrival; announces `expectBytes` more bytes first, if given. `peer`: the barrier of that block of the cluster. */

@@ -4,6 +4,7 @@
  */
 import { requireIR, requireOptions } from "./check.ts";
 import {
+  type CacheHint,
   type Block,
   formatType,
   infixSymbols,
@@ -114,8 +115,11 @@ class Printer {
         return this.line(depth, `${this.register(stmt.register, stmt.index)} = ${this.value(stmt.value)}`, stmt.at);
       case "store": {
         const target = this.memory(stmt.memory, stmt.index);
-        const hint = stmt.cache === "normal" ? "" : `, ${stmt.cache}`;
-        return this.line(depth, `store ${target}${this.peer(stmt.peer)} = ${this.value(stmt.value)}${hint}`, stmt.at);
+        return this.line(
+          depth,
+          `store ${target}${this.peer(stmt.peer)} = ${this.value(stmt.value)}${hint(stmt.cache)}`,
+          stmt.at,
+        );
       }
       case "for": {
         const { induction, from, to, step, unroll, body } = stmt;
@@ -186,9 +190,8 @@ class Printer {
       case "read":
         return this.register(op.register, op.index);
       case "load": {
-        const hint = op.cache === "normal" ? "" : `, ${op.cache}`;
         const guard = op.guard ? `, if ${this.value(op.guard)}` : "";
-        return `load ${this.memory(op.memory, op.index)}${this.peer(op.peer)}${hint}${guard}`;
+        return `load ${this.memory(op.memory, op.index)}${this.peer(op.peer)}${hint(op.cache)}${guard}`;
       }
       case "shuffle":
         return call(`shuffle.${op.mode}`, op.a, op.by);
@@ -220,7 +223,7 @@ class Printer {
       }
       case "tensorCopy": {
         const to = this.memory(stmt.to, stmt.toIndex);
-        return `tensorCopy ${to} = ${stmt.map.name}[${this.list(stmt.index)}], ${slot(stmt)}`;
+        return `tensorCopy ${to} = ${stmt.map.name}[${this.list(stmt.index)}]${hint(stmt.cache)}, ${slot(stmt)}`;
       }
       case "arrive": {
         const bytes = stmt.expectBytes ? `, ${this.value(stmt.expectBytes)} bytes` : "";
@@ -280,6 +283,10 @@ class Printer {
     const comment = this.withLines && at ? `  // ${at.file}:${at.line}` : "";
     this.output.push("  ".repeat(depth) + text + comment);
   }
+}
+
+function hint(cache: CacheHint): string {
+  return cache === "normal" ? "" : `, ${cache}`;
 }
 
 function range({ min, max, multipleOf }: Size): string {

@@ -26,7 +26,16 @@ const accesses: Readonly<Record<string, { readonly roles: readonly Role[]; reado
     roles: ["frozen", "input", "inout"],
     add: (b, x) => {
       const [to, zero] = [b.shared("s", i32, [64]), b.int(0)];
-      b.stmt({ kind: "copyAsync", to, toIndex: [zero], memory: x, index: [zero], lanes: 4, guard: undefined, at });
+      b.stmt({
+        kind: "copyAsync",
+        to,
+        toIndex: [zero],
+        memory: x,
+        index: [zero],
+        lanes: 4,
+        guard: undefined,
+        at,
+      });
       b.stmt({ kind: "asyncCommit", at });
       b.stmt({ kind: "asyncWait", pending: 0, at });
     },
@@ -54,7 +63,7 @@ const accesses: Readonly<Record<string, { readonly roles: readonly Role[]; reado
     add: (b, x) => {
       const [to, zero, barrier] = [b.shared("s", i32, [64], 128), b.int(0), b.mbarrier("full", 1, 1)];
       const map = b.tensorMap("map", x, [64], 0);
-      b.stmt({ kind: "tensorCopy", to, toIndex: [zero], map, index: [zero], barrier, slot: zero, at });
+      b.stmt({ kind: "tensorCopy", cache: "normal", to, toIndex: [zero], map, index: [zero], barrier, slot: zero, at });
       b.stmt({ kind: "await", barrier, slot: zero, parity: zero, at });
     },
   },

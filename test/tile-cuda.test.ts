@@ -41,7 +41,16 @@ function everything(): KernelIR {
       guard: undefined,
       at,
     });
-    b.stmt({ kind: "copyAsync", to: s, toIndex: [zero, lane, zero], memory: x, index: [lane, zero], lanes, guard, at });
+    b.stmt({
+      kind: "copyAsync",
+      to: s,
+      toIndex: [zero, lane, zero],
+      memory: x,
+      index: [lane, zero],
+      lanes,
+      guard,
+      at,
+    });
   }
   b.stmt({ kind: "asyncCommit", at });
   b.stmt({ kind: "asyncWait", pending: 1, at });
@@ -51,6 +60,7 @@ function everything(): KernelIR {
     b.stmt({ kind: "arrive", barrier: full, slot: b.int(1), expectBytes: b.int(8192), peer: undefined, at });
     b.stmt({
       kind: "tensorCopy",
+      cache: "normal",
       to: s,
       toIndex: [b.int(1), zero, zero],
       map,
@@ -162,6 +172,7 @@ function gemm<A extends WgmmaInput, B extends WgmmaInput>(N: number, a: DType<A>
           const col = b.value({ kind: "binary", fn: "mul", a: k, b: b.int(cols) }, "col");
           b.stmt({
             kind: "tensorCopy",
+            cache: "normal",
             to: sA,
             toIndex: [slot, zero, zero],
             map: xMap,
@@ -172,6 +183,7 @@ function gemm<A extends WgmmaInput, B extends WgmmaInput>(N: number, a: DType<A>
           });
           b.stmt({
             kind: "tensorCopy",
+            cache: "normal",
             to: sB,
             toIndex: [slot, zero, zero],
             map: wMap,

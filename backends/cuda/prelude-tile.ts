@@ -2,7 +2,7 @@
  * The prelude's copies beside the thread (cp.async, TMA) and what orders them: mbarriers, named and cluster barriers, fences.
  * PTX ISA, "Data Movement and Conversion Instructions" and "Parallel Synchronization and Communication Instructions".
  */
-import type { TileStmt } from "../../dsl/ir-tile.ts";
+import type { CopyHint, TileStmt } from "../../dsl/ir-tile.ts";
 import { MatrixPrelude } from "./prelude-matrix.ts";
 import { device } from "./vectors.ts";
 
@@ -52,11 +52,22 @@ export class TilePrelude extends MatrixPrelude {
     return this.part("TensorMap", () => "struct __align__(64) TensorMap { unsigned long long opaque[16]; };");
   }
 
+  /** PTX ISA, "createpolicy". Not for cp.async: what ptxas 13.0 makes of it there is an illegal instruction on an H200. */
+  private evictFirst(): string {
+    const policy = `asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));`;
+    return this.part(
+      "evict_first",
+      () => `${device} unsigned long long evict_first() { unsigned long long policy; ${policy} return policy; }`,
+    );
+  }
+
   /** PTX ISA, "cp.async.bulk.tensor"; coordinates innermost first. */
-  tensorCopy(rank: number): string {
-    const name = `tensor_copy_${rank}d`;
+  tensorCopy(rank: number, cache: CopyHint): string {
+    const hinted = cache === "stream";
+    const name = `tensor_copy_${rank}d${hinted ? "_stream" : ""}`;
     return this.part(name, () => {
-      const instruction = `cp.async.bulk.tensor.${rank}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes`;
+      const kind = `cp.async.bulk.tensor.${rank}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes`;
+      const instruction = hinted ? `${kind}.L2::cache_hint` : kind;
       const axes = Array.from({ length: rank }, (_, i) => `i${i}`);
       const coordinates = axes.map((_, i) => `%${i + 3}`).join(", ");
       const address = this.sharedAddress();
@@ -68,10 +79,12 @@ export class TilePrelude extends MatrixPrelude {
         `"l"(map)`,
         `"r"(${address}(barrier))`,
         ...axes.map((axis) => `"r"(${axis})`),
+        ...(hinted ? [`"l"(${this.evictFirst()}())`] : []),
       ].join(", ");
+      const policy = hinted ? `, %${rank + 3}` : "";
       return [
         `${device} void ${name}(${parameters}, unsigned long long* barrier) {`,
-        `  asm volatile("${instruction} [%0], [%1, {${coordinates}}], [%2];" :: ${inputs} : "memory");`,
+        `  asm volatile("${instruction} [%0], [%1, {${coordinates}}], [%2]${policy};" :: ${inputs} : "memory");`,
         "}",
       ].join("\n");
     });

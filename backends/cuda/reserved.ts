@@ -9,14 +9,15 @@ export const reserved: readonly string[] = [
     "NULL NAN INFINITY HUGE_VAL EOF errno assert stdin stdout stderr " +
     "blockIdx threadIdx gridDim blockDim warpSize min max dot get_lane set_lane unpack main half pdl_wait pdl_launch_dependents " +
     "shared_address matrix_descriptor pin_registers of_peer cluster_rank cluster_arrive cluster_wait TensorMap bulk_copy prefetch_l2 " +
-    "copy_async_4 copy_async_8 copy_async_16 copy_async_4_or_zeros copy_async_8_or_zeros copy_async_16_or_zeros " +
-    "copy_async_commit copy_async_arrive tensor_copy_1d tensor_copy_2d tensor_copy_3d tensor_copy_4d tensor_copy_5d " +
+    "copy_async_commit copy_async_arrive evict_first " +
     "mbarrier_init mbarrier_init_fence mbarrier_await mbarrier_arrive mbarrier_arrive_expect mbarrier_arrive_peer " +
     "mbarrier_arrive_expect_peer named_barrier_sync named_barrier_arrive async_fence wgmma_fence wgmma_commit mma_m16n8k8_tf32 " +
     "fmaf fminf fmaxf fabsf expf logf sqrtf rsqrtf tanhf floorf ceilf " +
     "atomicAdd atomicMin atomicMax atomicAnd atomicOr atomicXor atomicExch atomicCAS"
   ).split(" "),
   // With a number in their names
+  ...[4, 8, 16].flatMap((bytes) => [`copy_async_${bytes}`, `copy_async_${bytes}_or_zeros`]),
+  ...[1, 2, 3, 4, 5].flatMap((rank) => [`tensor_copy_${rank}d`, `tensor_copy_${rank}d_stream`]),
   ...Array.from({ length: 256 }, (_, i) => [`copy_async_wait_${i}`, `wgmma_wait_${i}`]).flat(),
   ...Array.from({ length: 256 }, (_, i) => [`increase_registers_to_${i}`, `decrease_registers_to_${i}`]).flat(),
 ];

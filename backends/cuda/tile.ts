@@ -52,7 +52,7 @@ export class TileStatements extends Expressions {
         const to = atom(this.pointer(stmt.to, stmt.toIndex));
         const map = atom(`&${this.mapNames.get(stmt.map)}`);
         const coordinates = stmt.index.toReversed().map((value) => this.text(value));
-        return statement(prelude.tensorCopy(stmt.index.length), to, map, ...coordinates, this.slot(stmt));
+        return statement(prelude.tensorCopy(stmt.index.length, stmt.cache), to, map, ...coordinates, this.slot(stmt));
       }
       case "arrive": {
         const name = prelude.mbarrierArrive(stmt.expectBytes !== undefined, stmt.peer !== undefined);

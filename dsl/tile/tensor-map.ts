@@ -3,7 +3,7 @@ import { checkReceivers, describeAll, requireOptions } from "../check.ts";
 import type { DTypeName } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { type Index, toIndex } from "../expr.ts";
-import type { SwizzleBytes, TensorMap } from "../ir-tile.ts";
+import type { CopyHint, SwizzleBytes, TensorMap } from "../ir-tile.ts";
 import { type Location, variableNameAt } from "../source.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Trace } from "../trace.ts";
@@ -28,7 +28,14 @@ export class TensorMapHandle<N extends DTypeName> {
   }
 
   /** @internal */
-  copy(index: readonly Index[], to: Tile<N, "shared">, barrier: Mbarrier, slot: Index, at: Location): void {
+  copy(
+    index: readonly Index[],
+    to: Tile<N, "shared">,
+    barrier: Mbarrier,
+    slot: Index,
+    cache: CopyHint,
+    at: Location,
+  ): void {
     const { memory } = to.tensor;
     this.trace.checkScope(`The tensor ${this.map.tensor.name}`, this.tensor);
     const bits = to.swizzle?.bits ?? 0;
@@ -58,6 +65,7 @@ export class TensorMapHandle<N extends DTypeName> {
       toIndex: toIndex_,
       map: this.map,
       index: coordinates,
+      cache,
       ...barrier.slot(slot, at),
       at,
     });

@@ -6,7 +6,7 @@ import { i32 } from "../dtype.ts";
 import { ShapeError, StagingError } from "../errors.ts";
 import type { Index } from "../expr.ts";
 import type { LaneCount } from "../ir.ts";
-import type { SwizzleBytes } from "../ir-tile.ts";
+import type { CopyHint, SwizzleBytes } from "../ir-tile.ts";
 import {
   type AnyLayout,
   ComposedLayout,
@@ -19,7 +19,7 @@ import {
 } from "../layout/index.ts";
 import type { TensorOptions } from "../params.ts";
 import { callerLocation, type Location } from "../source.ts";
-import { type Access, type Indices, type Readable, Tensor, toIndices, type Writable } from "../tensor.ts";
+import { type Access, type Indices, type Readable, requireHint, Tensor, toIndices, type Writable } from "../tensor.ts";
 import { Mbarrier } from "./barrier.ts";
 import { copyAsync, copyBulk, type CopyOptions, type CopyPlan, loadFragment, storeFragment } from "./copy.ts";
 import { declareAccumulator, declareFragment, Fragment, type FragmentRole, memoryOrder } from "./fragment.ts";
@@ -200,6 +200,7 @@ export class CopyThread<Late = unknown> extends SyncThread<Late> {
 
   /**
    * One box by TMA, by this thread alone; `barrier` counts its bytes, `map.bytes`. `to` is the box in shared memory.
+   * `cache: "stream"` for what is read once: it leaves L2 first.
    * ```ts
    * t.when(t.thread.eq(0), () => {
    *   barrier.arriveExpect(0, boxes.bytes);
@@ -214,8 +215,13 @@ export class CopyThread<Late = unknown> extends SyncThread<Late> {
     to: Tile<N, "shared">,
     barrier: Mbarrier,
     slot: Index = 0,
+    options: { readonly cache?: CopyHint } = {},
   ): void {
-    map.copy(index, to, barrier, slot, callerLocation());
+    const at = callerLocation();
+    requireOptions(options, ["cache"], at);
+    const { cache = "normal" } = options;
+    requireHint(cache, ["normal", "stream"], at);
+    map.copy(index, to, barrier, slot, cache, at);
   }
 
   /**

@@ -475,7 +475,7 @@ conformance((target, on) => {
             t.when(t.lane.eq(0), () => {
               for (const i of [0, 1]) {
                 full.arriveExpect(i, map.bytes);
-                map.copy([7 * i - 1, 8 * i], tile.slice([null, null, i]), full, i, tile.at);
+                map.copy([7 * i - 1, 8 * i], tile.slice([null, null, i]), full, i, "stream", tile.at);
               }
             });
             for (const i of [0, 1]) full.wait(i, 0);
