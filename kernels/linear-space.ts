@@ -76,15 +76,22 @@ export function choicesFor(product: Product): readonly Choice[] {
   return [...dots(product), ...mmas(product), ...streams(product)];
 }
 
-/** A block for each row: few tokens, since each of them costs the same again. */
+/** A block for each row, or for a few, which then share the tokens that it loads: each token costs the same again. */
 function dots({ M, K, dtype }: Product): Choice[] {
   if (M > (dtype === "f32" ? 8 : 4)) return [];
   const turnOf = (warps: number) => (warps * 512) / bytesOf[dtype];
   const idle = (warps: number) => (Math.ceil(K / turnOf(warps)) * turnOf(warps)) / K;
   const least = Math.min(...[16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2].map(idle));
+  const shares: readonly { readonly rows?: number; readonly prefetch: number }[] = [
+    { prefetch: 8 },
+    { rows: 2, prefetch: 8 },
+    { rows: 2, prefetch: 4 },
+    ...(M === 1 ? [] : [{ rows: 4, prefetch: 4 }]),
+  ];
   return [16, 14, 12, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
     .filter((warps) => idle(warps) < least * 1.15 && Math.ceil(K / turnOf(warps)) <= 16)
-    .map((warps) => ({ family: "dot", options: { warps, prefetch: 8 } }));
+    .flatMap((warps) => shares.filter(({ rows = 1 }) => rows === 1 || warps <= 8).map((more) => ({ warps, ...more })))
+    .map((options): Choice => ({ family: "dot", options }));
 }
 
 /**
@@ -93,6 +100,7 @@ function dots({ M, K, dtype }: Product): Choice[] {
  */
 function mmas({ M, N, K, dtype }: Product): Choice[] {
   const all = Math.ceil((K * bytesOf[dtype]) / 64);
+  const parks = (K * bytesOf[dtype]) % 16 === 0 && dtype !== "f32";
   const found = new Map<string, Choice>();
   for (const rows of [16, 32, 64]) {
     const registers = rows / 2 + (M <= 8 ? 4 : 8); // of a piece, of weights and tokens
@@ -120,10 +128,39 @@ function mmas({ M, N, K, dtype }: Product): Choice[] {
             found.set(formatChoice(choice), choice);
           }
         }
+        if (parks) {
+          for (const options of parkeds({ rows, tokens: M <= 8 ? 8 : 16, warps, each })) {
+            const choice: Choice = { family: "mma", options: { rows, cluster, warps, ...options } };
+            found.set(formatChoice(choice), choice);
+          }
+        }
       }
     }
   }
   return [...found.values()];
+}
+
+/**
+ * Weights in registers and in shared memory, of which a block takes half, or all. `each`: pieces of a row that a warp has.
+ */
+function* parkeds({ rows, tokens, warps, each }: Readonly<Record<"rows" | "tokens" | "warps" | "each", number>>) {
+  const sumBytes = warps * tokens * (rows + 4) * 4;
+  for (const kilobytes of [104, 208]) {
+    for (const pieces of [1, 2]) {
+      const turns = Math.ceil(each / pieces);
+      const most = Math.min(Math.floor((kilobytes * 1024 - sumBytes) / (rows * warps * pieces * 64)), turns - 1, 16);
+      if (most < 1 || (pieces > 1 && turns < 2)) continue;
+      for (const room of roomsOf(warps)) {
+        const registers = (early: number) =>
+          (early * rows * pieces) / 2 + Math.min(turns, early + most) * pieces * (tokens / 2);
+        let early = Math.min(turns - 1, 16);
+        while (early > 1 && registers(early) > room) early--;
+        const parked = Math.min(most, turns - early);
+        const all = early + parked === turns;
+        if (registers(early) <= room && (warps >= 8 || all)) yield { pieces, early, parked };
+      }
+    }
+  }
 }
 
 /** Registers for weights and tokens that a thread may hold, so that one block fits into a multiprocessor, or two. */
@@ -136,20 +173,31 @@ function roomsOf(warps: number): readonly number[] {
 /** A ring in shared memory, for megabytes of weights. */
 function streams({ M, N, K, dtype }: Product): Choice[] {
   const rowBytes = K * bytesOf[dtype];
-  const boxes = 2;
   if (dtype === "f32" || N * rowBytes < 2.5e6 || rowBytes % 16 !== 0) return [];
-  const tiles = Math.ceil(N / 64);
-  const stageBytes = (64 + (M <= 8 ? 8 : 16)) * boxes * 128;
-  const stagesOf = (kilobytes: number, steps: number) =>
-    Math.max(2, Math.min(steps, Math.floor((kilobytes * 1024) / stageBytes)));
-  const found: Choice[] = [];
-  for (const cluster of [1, 2, 4, 8]) {
-    const blocks = tiles * cluster;
-    if ((cluster > 1 && blocks > 700) || (blocks < 100 && cluster < 8) || boxes * cluster * 128 > rowBytes) continue;
-    const steps = Math.ceil(rowBytes / (boxes * 128 * cluster));
-    for (const stages of new Set([48, 72, 104, 208].map((kilobytes) => stagesOf(kilobytes, steps)))) {
-      found.push({ family: "stream", options: { cluster, boxes, stages, groups: 2 } });
+  const found = new Map<string, Choice>();
+  for (const [rows, boxes, groups] of rings) {
+    const tiles = Math.ceil(N / rows);
+    const stageBytes = (rows + (M <= 8 ? 8 : 16)) * boxes * 128;
+    for (const cluster of [1, 2, 4, 8]) {
+      const blocks = tiles * cluster;
+      if ((cluster > 1 && blocks > 700) || (blocks < 100 && cluster < 8) || boxes * cluster * 128 > rowBytes) continue;
+      const steps = Math.ceil(rowBytes / (boxes * 128 * cluster));
+      for (const kilobytes of [36, 48, 60, 72, 104, 208]) {
+        const stages = Math.max(2, Math.min(steps, Math.floor((kilobytes * 1024) / stageBytes)));
+        if (stages * stageBytes > 208 * 1024) continue;
+        const choice: Choice = { family: "stream", options: { rows, cluster, boxes, stages, groups } };
+        found.set(formatChoice(choice), choice);
+      }
     }
   }
-  return found;
+  return [...found.values()];
 }
+
+/** Rows, boxes of 128 bytes of each in a stage, groups of warps: fewer rows are longer. */
+const rings = [
+  [64, 2, 2],
+  [32, 4, 4],
+  [32, 8, 4],
+  [16, 4, 4],
+  [16, 8, 4],
+] as const;

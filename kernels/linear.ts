@@ -4,6 +4,7 @@
  * there; beyond that the general GEMM.
  */
 import {
+  ArgumentError,
   bf16,
   type Dim,
   type DType,
@@ -59,13 +60,14 @@ export type LinearKernel<In extends InName, Out extends OutName, P extends Param
  * const router = linear({ M: size("M", { max: 8 }), N: 256, K: 7168, weights: bf16, out: f32 });
  * Object.keys(router.params) // ["w", "x", "y"]
  * ```
- * @throws UnsupportedError where no kernel serves it: other strides than contiguous, more than 16 tokens but for bf16
+ * @throws UnsupportedError where no kernel serves it: other strides than contiguous, more than 16 tokens but for bf16;
+ * ShapeError, ArgumentError for what is no size, no name
  */
 export function linear<In extends InName, Out extends OutName, P extends Params = NoParams>(
   config: LinearConfig<In, Out> & WithEpilogue<P>,
 ): LinearKernel<In, Out, P> {
-  const { M, N, K, out, weights, epilogue } = config;
   const { choice } = chooseLinear(config);
+  const { M, N, K, out, weights, epilogue } = config;
   if (choice === "gemm") {
     if (epilogue) {
       throw new UnsupportedError("The general GEMM, for more than 16 tokens, has no epilogue", {
@@ -83,11 +85,11 @@ export function linear<In extends InName, Out extends OutName, P extends Params 
  * ```ts
  * chooseLinear({ M: 8, N: 256, K: 7168, weights: bf16, out: f32 }).from // "tuned"
  * ```
- * @throws UnsupportedError as linear()
+ * @throws as linear()
  */
 export function chooseLinear(config: LinearConfig): LinearChoice {
-  const { M, N, K, weights, device, batchInvariant = false } = config;
   requireServed(config);
+  const { M, N, K, weights, device, batchInvariant = false } = config;
   if (maxOf(M) > 16) return { choice: "gemm", from: "default" };
   // Dot products add in another order than tensor cores, and the table changes between both with the tokens.
   const tokens = batchInvariant ? 16 : maxOf(M);
@@ -120,20 +122,28 @@ function serves(family: string, { N, K, weights }: LinearConfig): boolean {
 
 /** Of `choices` the one that cuts the product in the same way, and comes nearest in depth. */
 function mostAlike({ family, options }: Choice, choices: readonly Choice[]): Choice | undefined {
-  const cut = ["rows", "cluster", "groups", "boxes"];
-  const same = choices.filter(
-    (choice) => choice.family === family && cut.every((name) => choice.options[name] === options[name]),
-  );
-  const depthOf = (of: Choice["options"]) =>
-    Object.entries(of).reduce((product, [name, value]) => (cut.includes(name) ? product : product * value), 1);
+  const cutOf = ({ rows, cluster, groups, boxes, parked = 0 }: Choice["options"]) =>
+    [rows, cluster, groups, boxes, parked > 0].join();
+  const same = choices.filter((choice) => choice.family === family && cutOf(choice.options) === cutOf(options));
+  const depthOf = ({ warps = 1, pieces = 1, early = 0, parked = 0, stages = 0 }: Choice["options"]) =>
+    warps * pieces * Math.max(1, early + parked + stages);
   const difference = (choice: Choice) =>
     Math.abs(Math.log2((choice.options["warps"] ?? 1) / (options["warps"] ?? 1))) * 4 +
     Math.abs(Math.log2(depthOf(choice.options) / depthOf(options)));
   return same.toSorted((a, b) => difference(a) - difference(b))[0];
 }
 
-/** @throws UnsupportedError, ShapeError */
-function requireServed({ M, N, K, weights, strides = {}, batchInvariant }: LinearConfig): void {
+/** @throws UnsupportedError, ShapeError, ArgumentError */
+function requireServed(config: LinearConfig): void {
+  if (typeof config !== "object" || config === null) {
+    throw new ArgumentError(`linear takes one object, not ${describe(config)}`, {
+      hint: "linear({ M: 8, N: 256, K: 7168, weights: bf16, out: f32 })",
+    });
+  }
+  const { M, N, K, weights, device, strides = {}, batchInvariant } = config;
+  if (device !== undefined && typeof device !== "string") {
+    throw new ArgumentError(`A device is named by a string, e.g. "NVIDIA H200", not by ${describe(device)}`);
+  }
   if (weights !== (bf16 as DType) && weights !== (e4m3 as DType) && weights !== (f32 as DType)) {
     throw new UnsupportedError(`linear takes weights in bf16, e4m3 or f32, not in ${describe(weights)}`);
   }
@@ -142,11 +152,20 @@ function requireServed({ M, N, K, weights, strides = {}, batchInvariant }: Linea
     throw new ShapeError(`linear takes whole numbers from 1 on, or sizes; ${name} is ${describe(dim)}`);
   }
   const rows: Readonly<Record<string, Dim>> = { x: K, w: K, y: N };
-  for (const [name, [row, column]] of Object.entries(strides)) {
-    if (column === 1 && row === rows[name]) continue;
-    throw new UnsupportedError(`${name} has rows ${row} apart and elements ${column} apart; no kernel serves that`, {
-      hint: `Make it contiguous: [${rows[name]}, 1]`,
-    });
+  if (typeof strides !== "object" || strides === null) {
+    throw new ArgumentError(`Strides are those of x, w and y by name, not ${describe(strides)}`);
+  }
+  for (const [name, given] of Object.entries<unknown>(strides)) {
+    const known = Object.hasOwn(rows, name) ? rows[name] : undefined;
+    if (known === undefined || !Array.isArray(given)) {
+      throw new ArgumentError(`Strides are [row, column] of x, w or y; ${name} has ${describe(given)}`);
+    }
+    const [row, column] = given as readonly unknown[];
+    if (column === 1 && row === known) continue;
+    throw new UnsupportedError(
+      `${name} has rows ${describe(row)} apart and elements ${describe(column)} apart; no kernel serves that`,
+      { hint: `Make it contiguous: [${known}, 1]` },
+    );
   }
   if (maxOf(M) <= 16) return;
   const up = typeof M === "number" ? `${M} tokens` : `up to ${maxOf(M)} tokens`;

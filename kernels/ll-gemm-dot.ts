@@ -1,7 +1,8 @@
 /**
  * Low-latency GEMM, dot-product form: y[m,n] = sum over k of x[m,k] * w[n,k], for 1 to 16 tokens m.
  *
- * One block per column n. Its threads take turns along row n of w, `lanes` elements at a time (16 bytes where K allows):
+ * One block per column n, or per `rows` of them. Its threads take turns along row n of w, `lanes` elements at a time (16 bytes
+ * where K allows):
  *
  *     gW[n, :]  | thread 0 | thread 1 | ... | last thread | thread 0 | thread 1 | ...
  *     k =         0          lanes                          chunk      chunk + lanes
@@ -37,6 +38,8 @@ import {
 export interface LlGemmDotConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
   /** Warps per block, 1 to 32. Default: what leaves the fewest lanes idle at the end of K; 8 where K is a Size. */
   readonly warps?: number;
+  /** Columns that a block makes, 1 to 4: their weights share the tokens that it loads. Default: 1. */
+  readonly rows?: number;
   /** Turns of weights that each thread loads before the wait, 1 to 64. */
   readonly prefetch?: number;
 }
@@ -90,68 +93,88 @@ export function llGemmDotE4m3<Out extends OutName, P extends Params = NoParams>(
 }
 
 function dotProducts<W extends InName, X extends InName>(
-  { t, w: gW, storeOf, M, K }: Gemm<W, X>, // (N, K)
-  { lanes, chunk, turns, early, ragged }: ReturnType<typeof planOf>,
+  { t, w: gW, storeOf, M, N, K }: Gemm<W, X>, // (N, K)
+  { rows, lanes, chunk, turns, early, ragged }: ReturnType<typeof planOf>,
 ): void {
-  const n = t.block.x;
+  const firstRow = t.block.x.mul(rows);
   const tokens = maxOf(M);
   const at = (turn: Expr<"i32">) => turn.mul(chunk).add(t.thread.mul(lanes));
   const inRow = (k: Expr<"i32">) => (ragged ? { guard: k.lt(K) } : {});
+  const loadWeights = (row: number, k: Expr<"i32">) => {
+    const n = firstRow.add(row);
+    const isRow = typeof N === "number" && N % rows === 0 ? undefined : n.lt(N);
+    const guard = isRow && ragged ? isRow.and(k.lt(K)) : (isRow ?? inRow(k).guard);
+    return gW.loadVec([n, k], lanes, { cache: "stream", ...(guard && { guard }) });
+  };
 
-  const rW = t.array(gW.dtype, early, { lanes }); // (early) of lanes
+  const rWs = Array.from({ length: rows }, () => t.array(gW.dtype, early, { lanes })); // (early) of lanes
   for (const turn of t.range(early, { unroll: true })) {
-    const k = at(turn);
-    rW.set(turn, gW.loadVec([n, k], lanes, { cache: "stream", ...inRow(k) }));
+    for (const [row, rW] of rWs.entries()) rW.set(turn, loadWeights(row, at(turn)));
   }
   t.pdl.launchDependents();
   const late = t.pdl.wait();
   const { x: gX } = late; // (M, K)
   const storeSum = storeOf(late);
 
-  const rSum = t.array(f32, tokens, { init: 0 }); // (M)
-  const addTurn = (k: Expr<"i32">, weights: Expr<W, typeof lanes>) => {
+  const rSums = rWs.map(() => t.array(f32, tokens, { init: 0 })); // (M)
+  const addTurn = (k: Expr<"i32">, weights: readonly Expr<W, typeof lanes>[]) => {
     for (const m of t.range(tokens, { unroll: true })) {
       const addToken = () => {
         const rX = gX.loadVec([m, k], lanes, inRow(k));
-        rSum.reg(m).addDot(rX, weights);
+        for (const [row, rSum] of rSums.entries()) {
+          const rW = weights[row];
+          if (rW) rSum.reg(m).addDot(rX, rW);
+        }
       };
       if (typeof M === "number") addToken();
       else t.when(m.lt(M), addToken);
     }
   };
-  for (const turn of t.range(early, { unroll: true })) addTurn(at(turn), rW.get(turn));
+  for (const turn of t.range(early, { unroll: true })) {
+    addTurn(
+      at(turn),
+      rWs.map((rW) => rW.get(turn)),
+    );
+  }
   if (maxOf(turns) > early) {
     for (const turn of t.range(early, turns)) {
       const k = at(turn);
-      addTurn(k, gW.loadVec([n, k], lanes, { cache: "stream", ...inRow(k) }));
+      addTurn(
+        k,
+        rWs.map((_, row) => loadWeights(row, k)),
+      );
     }
   }
 
-  const sSum = t.shared(f32, [t.warps, tokens]);
-  for (const m of t.range(tokens, { unroll: true })) {
-    const warpSum = t.warpSum(rSum.get(m));
-    t.when(t.lane.eq(0), () => sSum.store([t.warp, m], warpSum));
+  const sSum = t.shared(f32, [t.warps, rows, tokens]);
+  for (const [row, rSum] of rSums.entries()) {
+    for (const m of t.range(tokens, { unroll: true })) {
+      const warpSum = t.warpSum(rSum.get(m));
+      t.when(t.lane.eq(0), () => sSum.store([t.warp, row, m], warpSum));
+    }
   }
   t.barrier();
-  t.when(t.thread.lt(M), () => {
-    const m = t.thread;
+  const [row, m] = [t.thread.div(tokens), t.thread.rem(tokens)];
+  const n = firstRow.add(row);
+  t.when(row.lt(rows).and(m.lt(M)).and(n.lt(N)), () => {
     const sum = t.reg(f32, 0);
-    for (const warp of t.range(t.warps, { unroll: true })) sum.update((s) => s.add(sSum.load([warp, m])));
+    for (const warp of t.range(t.warps, { unroll: true })) sum.update((s) => s.add(sSum.load([warp, row, m])));
     storeSum(m, n, sum.get());
   });
 }
 
-function planOf({ N, K, prefetch = 8, ...given }: LlGemmDotConfig, dtype: DType) {
+function planOf({ N, K, rows = 1, prefetch = 8, ...given }: LlGemmDotConfig, dtype: DType) {
   /** Elements per load: what 16 bytes hold, less where rows are not a multiple of that. */
   const lanes = powerOfTwoDivisor(K, 16 / dtype.bytes) as 1 | 2 | 4 | 8 | 16;
   const { warps = fewestIdle(K, lanes) } = given;
   requireCounts("llGemmDot", { warps }, 32);
+  requireCounts("llGemmDot", { rows }, 4);
   requireCounts("llGemmDot", { prefetch }, 64);
   /** Elements of K that the block covers per turn. */
   const chunk = warps * 32 * lanes;
   const turns = ceilDiv(K, chunk);
   return {
-    ...{ grid: N, cluster: 1, block: warps * 32, lanes, chunk, turns },
+    ...{ grid: ceilDiv(N, rows), cluster: 1, block: warps * 32, rows, lanes, chunk, turns },
     /** Turns loaded before the wait. */
     early: Math.min(prefetch, maxOf(turns)),
     /** Whether the last turn reaches beyond K. */

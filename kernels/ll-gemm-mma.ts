@@ -25,10 +25,12 @@ import {
   type MmaAtom,
   mmaAtoms,
   type Params,
+  ShapeError,
   type Thread,
+  type Tile,
   tiledMma,
 } from "../dsl/index.ts";
-import { type Layout, parseLayout } from "../dsl/layout/index.ts";
+import { type Layout, makeLayout, parseLayout } from "../dsl/layout/index.ts";
 import { maxOf } from "../dsl/size.ts";
 import type { NoParams, WithEpilogue } from "./epilogue.ts";
 import {
@@ -40,6 +42,7 @@ import {
   type InName,
   type OutName,
   requireCounts,
+  rowAlignBytes,
 } from "./ll-gemm.ts";
 import { addPartials, partialSums, partialTile } from "./split-k.ts";
 
@@ -54,6 +57,8 @@ export interface LlGemmMmaConfig<Out extends OutName = OutName> extends GemmSize
   readonly pieces?: number;
   /** Turns that a warp has on their way to its registers: weights before the wait, both from then on. */
   readonly early?: number;
+  /** Turns besides of which weights are on their way to shared memory. Default: none. */
+  readonly parked?: number;
 }
 
 /** bf16 weights and tokens. */
@@ -102,21 +107,22 @@ const addProducts = <X extends "bf16" | "e4m3">(...[t, rC, rA, rB]: Parameters<A
 
 /** 24 bits of a weight are three times 8, which are exact in bf16. Uses up rA. */
 const addThreefold: AddProducts<"f32", "bf16"> = (t, rC, rA, rB) => {
-  for (let part = 0; part < 3; part++) {
+  for (const _ of t.range(3, { unroll: true })) {
     const rPart = rA.map((v) => v.to(bf16));
     t.mma(rC, rPart, rB);
-    if (part < 2) rA.update((v) => v.sub(v.to(bf16).to(f32)));
+    rA.update((v) => v.sub(v.to(bf16).to(f32)));
   }
 };
 
 function multiply<W extends InName, X extends InName>(
   { t, w, storeOf, M, N }: Gemm<W, X>,
   atom: MmaAtom<X, X, "f32">,
-  { cluster, rows, warps, turnK, rounds, early, tokens }: ReturnType<typeof planOf>,
+  { cluster, rows, warps, turnK, rounds, early, parked, tokens }: ReturnType<typeof planOf>,
   add: AddProducts<W, X>,
 ): void {
   type Weights = Fragment<W, "A", MmaAtom<X, X, "f32">>;
   type Tokens = Fragment<X, "B", MmaAtom<X, X, "f32">>;
+  type Parked = Tile<W, "shared">;
   const splitK = { M, N, columns: rows, tokens, parts: warps };
   const sums = partialSums(t, splitK);
   t.cluster.arrive();
@@ -134,28 +140,46 @@ function multiply<W extends InName, X extends InName>(
     t.copy(gA(turn), rA, { cache: "stream", guard: "edges" });
   const rAs = Array.from({ length: early }, () => t.fragment(gA(0)));
   for (const [turn, rA] of rAs.entries()) loadWeights(turn, rA);
+  const parkings = parked > 0 ? [t.sharedTile(w.dtype, parkingOf(w.dtype, rows, turnK, warps, parked))] : [];
+  const sAs = parkings.flatMap((sW) =>
+    Array.from({ length: parked }, (_, i) => mma.partitionA(sW.slice([null, null, t.warp, i]))),
+  );
+  const parkWeights = (turn: Expr<"i32"> | number, sA: Parked) => {
+    t.copyAsync(gA(turn), sA, { guard: "edges" });
+    t.asyncCommit();
+  };
+  for (const [i, sA] of sAs.entries()) parkWeights(early + i, sA);
   t.pdl.launchDependents();
-  const late = t.pdl.wait();
-  const { x } = late; // (M, K)
-  const storeSum = storeOf(late);
+  const dependent = t.pdl.wait();
+  const { x } = dependent; // (M, K)
+  const storeSum = storeOf(dependent);
 
   const gB = (turn: Expr<"i32"> | number) => mma.partitionB(x.tile([tokens, turnK], [0, tileK(turn)])); // (value, tokens / 8, turnK / atom.K)
   const loadTokens = (turn: Expr<"i32"> | number, rB: Tokens) => t.copy(gB(turn), rB, { guard: "edges" });
-  const held = rAs.map((rA) => ({ rA, rB: t.fragment(gB(0)) }));
-  for (const [turn, { rB }] of held.entries()) loadTokens(turn, rB);
+  const rBs = Array.from({ length: early + parked }, () => t.fragment(gB(0)));
+  for (const [turn, rB] of rBs.entries()) loadTokens(turn, rB);
   const sC = mma.partitionC(partialTile(splitK, sums, t.warp, rows, 0));
   const rC = t.fragment(sC); // (4, rows / 16, tokens / 8)
-  if (maxOf(rounds) > 1) {
-    for (const round of t.range(1, rounds)) {
-      for (const [i, { rA, rB }] of held.entries()) {
+  /** All turns of a round; if there is a next one, it takes their places. */
+  const multiplyTurns = (next?: Expr<"i32">) => {
+    for (const [i, rB] of rBs.entries()) {
+      const turn = next?.mul(early + parked).add(i);
+      const [rA, sA] = [rAs[i], sAs[i - early]];
+      if (rA) {
         add(t, rC, rA, rB);
-        const turn = round.mul(early).add(i);
-        loadWeights(turn, rA);
-        loadTokens(turn, rB);
+        if (turn) loadWeights(turn, rA);
+      } else if (sA) {
+        t.asyncWait(next ? parked - 1 : early + parked - 1 - i);
+        const rA = t.fragment(gA(0));
+        t.copy(sA, rA);
+        add(t, rC, rA, rB);
+        if (turn) parkWeights(turn, sA);
       }
+      if (turn) loadTokens(turn, rB);
     }
-  }
-  for (const { rA, rB } of held) add(t, rC, rA, rB);
+  };
+  if (maxOf(rounds) > 1) for (const round of t.range(1, rounds)) multiplyTurns(round);
+  multiplyTurns();
 
   t.copy(rC, sC);
   t.barrier();
@@ -163,7 +187,17 @@ function multiply<W extends InName, X extends InName>(
   addPartials(t, splitK, sums, tileN, storeSum);
 }
 
-function planOf({ M, N, K, rows = 16, cluster = 8, ...given }: LlGemmMmaConfig, dtype: DType) {
+/** (rows, turnK, warps, turns): 16 bytes of each lane of a warp after the other. */
+function parkingOf(dtype: DType, rows: number, turnK: number, warps: number, turns: number): Layout {
+  const unit = 16 / dtype.bytes;
+  const [ofRows, ofPieces] = [rows / 8, turnK / (4 * unit)];
+  return makeLayout(
+    [[8, ofRows], [unit, 4, ofPieces], warps, turns],
+    [[4 * unit, 32 * unit], [1, unit, 32 * unit * ofRows], rows * turnK, rows * turnK * warps],
+  );
+}
+
+function planOf({ M, N, K, rows = 16, cluster = 8, parked = 0, ...given }: LlGemmMmaConfig, dtype: DType) {
   const piece = 64 / dtype.bytes;
   const perBlock = Math.ceil(maxOf(K) / (cluster * piece));
   const { warps = Math.min(4, perBlock) } = given;
@@ -171,13 +205,22 @@ function planOf({ M, N, K, rows = 16, cluster = 8, ...given }: LlGemmMmaConfig, 
   const turns = ceilDiv(K, cluster * warps * pieces * piece);
   const { early = Math.min(pieces > 4 || typeof K !== "number" ? 1 : 2, maxOf(turns)) } = given;
   requireCounts("llGemmMma", { warps, pieces, early }, 16);
+  if (parked > 0) {
+    requireCounts("llGemmMma", { parked }, 16);
+    if (rowAlignBytes(K, dtype) !== 16) {
+      throw new ShapeError(`parked takes rows of whole 16 bytes, not of ${K} ${dtype.name}`, {
+        hint: `K a multiple of ${16 / dtype.bytes}, promised for a Size by { multipleOf }; others with parked: 0`,
+      });
+    }
+  }
   return {
     ...{ grid: dims.mul(ceilDiv(N, rows), cluster), cluster, block: warps * 32, warps, rows },
     /** Elements of K that a warp takes per turn. */
     turnK: pieces * piece,
     early,
-    /** Each of `early` turns. */
-    rounds: ceilDiv(turns, early),
+    parked,
+    /** Each of `early + parked` turns. */
+    rounds: ceilDiv(turns, early + parked),
     /** 8 or 16 columns of the instruction. */
     tokens: maxOf(M) <= 8 ? 8 : 16,
   };

@@ -1,17 +1,17 @@
 /**
  * Low-latency GEMM for weights of megabytes: y[m,n] = sum over k of x[m,k] * w[n,k], for 1 to 16 tokens m, at the speed of
- * memory. A cluster of blocks makes 64 columns n of y, each block with its part of K. One warp asks for tiles by TMA, the
+ * memory. A cluster of blocks makes 16 to 64 columns n of y, each block with its part of K. One warp asks for tiles by TMA, the
  * others multiply; between them lies a ring of stages in shared memory:
  *
- *     last warp     64 rows of w, `boxes` times 128 bytes each, and as much of x   -> stage 0, 1, ...
+ *     last warp     rows of w, `boxes` times 128 bytes each, and as much of x   -> stage 0, 1, ...
  *     group 0       ldmatrix, mma of boxes 0, groups, 2 * groups, ...              <-
  *     group 1       ...          of boxes 1, groups + 1, ...                       <-
  *
- * The warps of a group share its 64 rows.
+ * The warps of a group share its rows, 16 each.
  *
  * What matters is how many bytes are under way. The ring fills half of shared memory, so that two blocks fit into a
  * multiprocessor: that of the next kernel in a PDL chain asks for its weights while this one still multiplies. Weights are
- * frozen: all stages of them are on their way before the wait; tokens follow after it.
+ * frozen: all stages of them are on their way before the wait; tokens follow after it. L2 gives weights up first.
  */
 import {
   bf16,
@@ -36,14 +36,16 @@ import { fillRing } from "./ring.ts";
 import { addPartials, partialSums, partialTile } from "./split-k.ts";
 
 export interface LlGemmStreamConfig<Out extends ll.OutName = ll.OutName> extends ll.GemmSizes<Out> {
-  /** Blocks that share 64 columns. Default: as many as make 150 blocks or more of it all. */
+  /** Columns of y that a cluster makes: rows of w. Default 64. */
+  readonly rows?: 16 | 32 | 64;
+  /** Blocks that share these columns. Default: as many as make 150 blocks or more of it all. */
   readonly cluster?: 1 | 2 | 4 | 8;
-  /** Boxes of 128 bytes of each row in a stage, 1 to 8; a multiple of `groups`. */
+  /** Boxes of 128 bytes of each row in a stage, 1 to 16; a multiple of `groups`. */
   readonly boxes?: number;
   /** Stages of the ring. Default: half of shared memory, less where rings leave no room for the next kernel's. */
   readonly stages?: number;
   /** Groups of warps that share the boxes of a stage. */
-  readonly groups?: 1 | 2 | 4;
+  readonly groups?: 1 | 2 | 4 | 8;
 }
 
 /** bf16 weights and tokens. @throws ShapeError unless K is a multiple of 8, as TMA wants its rows */
@@ -62,13 +64,10 @@ export function llGemmStreamE4m3<Out extends ll.OutName, P extends Params = NoPa
   return ll.inE4m3("ll_gemm_stream", config, plan, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, plan));
 }
 
-/** Of w, in a block. */
-const rows = 64;
-
 function multiply<In extends ll.InName>(
   { t, w, storeOf, M, N }: ll.Gemm<In>,
   atom: MmaAtom<In, In, "f32">,
-  { cluster, boxK, boxes, stages, groups, mmaWarps, tokens, steps }: ReturnType<typeof planOf>,
+  { rows, cluster, boxK, boxes, stages, groups, mmaWarps, tokens, steps }: ReturnType<typeof planOf>,
 ): void {
   const splitK = { M, N, columns: rows, tokens, parts: groups };
   const sums = partialSums(t, splitK);
@@ -78,7 +77,7 @@ function multiply<In extends ll.InName>(
   const swizzle = new Swizzle(3, 4 - Math.log2(w.dtype.bytes), 3);
   const ringOf = (extent: number) =>
     composition(swizzle, makeLayout([extent, boxK, boxes, stages], [boxK, 1, extent * boxK, extent * boxK * boxes]));
-  const sW = t.sharedTile(w.dtype, ringOf(rows), { alignBytes: 1024 }); // (64, boxK, boxes, stages)
+  const sW = t.sharedTile(w.dtype, ringOf(rows), { alignBytes: 1024 }); // (rows, boxK, boxes, stages)
   const sX = t.sharedTile(w.dtype, ringOf(tokens), { alignBytes: 1024 }); // (tokens, boxK, boxes, stages)
   const ring = t.pipeline(stages, { producers: 1, consumers: mmaWarps });
   const box = (tile: Tile<In, "shared">, b: number | Expr<"i32">, i: Expr<"i32">) =>
@@ -115,7 +114,9 @@ function multiply<In extends ll.InName>(
     const mapW = t.tensorMap(w, [rows, boxK], swizzled);
     const copyW = (i: Expr<"i32">) => {
       ring.full.arriveExpect(ring.stage(i), (rows + tokens) * boxes * 128);
-      eachBox(i, (b, k) => t.copyTensor(mapW, [tileN.mul(rows), k], box(sW, b, i), ring.full, ring.stage(i)));
+      eachBox(i, (b, k) => {
+        t.copyTensor(mapW, [tileN.mul(rows), k], box(sW, b, i), ring.full, ring.stage(i), { cache: "stream" });
+      });
     };
     fillRing(t, ring, t.dim(steps), copyW, () => {
       t.pdl.launchDependents();
@@ -128,8 +129,7 @@ function multiply<In extends ll.InName>(
 
   t.barrier(); // sums are there, and what the last warp waited for
   t.cluster.wait(); // the other blocks have started: their memory is there
-  const late = t.pdl.afterBarrier();
-  addPartials(t, splitK, sums, tileN, storeOf(late));
+  addPartials(t, splitK, sums, tileN, storeOf(t.pdl.afterBarrier()));
 }
 
 function planOf({ M, N, K, ...given }: LlGemmStreamConfig, dtype: DType) {
@@ -138,9 +138,10 @@ function planOf({ M, N, K, ...given }: LlGemmStreamConfig, dtype: DType) {
       hint: `K a multiple of ${16 / dtype.bytes}, promised for a Size by { multipleOf }; others are for llGemmMma`,
     });
   }
-  const { groups = dtype.bytes === 1 ? 2 : 1 } = given;
+  const { rows = 64 } = given;
+  const { groups = (dtype.bytes === 1 ? 128 : 64) / rows } = given;
   const { boxes = Math.max(2, groups) } = given;
-  ll.requireCounts("llGemmStream", { boxes, "boxes / groups": boxes / groups }, 8);
+  ll.requireCounts("llGemmStream", { boxes, "boxes / groups": boxes / groups }, 16);
   const boxK = 128 / dtype.bytes;
   const tokens = maxOf(M) <= 8 ? 8 : 16;
   const tiles = Math.ceil(maxOf(N) / rows);
@@ -157,6 +158,6 @@ function planOf({ M, N, K, ...given }: LlGemmStreamConfig, dtype: DType) {
   const mmaWarps = (rows / 16) * groups;
   return {
     ...{ grid: dims.mul(ceilDiv(N, rows), cluster), cluster, block: (mmaWarps + 1) * 32 },
-    ...{ boxK, boxes, stages, groups, mmaWarps, tokens, steps },
+    ...{ rows, boxK, boxes, stages, groups, mmaWarps, tokens, steps },
   };
 }

@@ -39,9 +39,10 @@ export function choicesToTry(
 ): readonly string[] {
   const { M } = product;
   const isAsked = (choice: string) => !families || families.includes(parseChoice(choice).family);
-  return choicesFor(product)
-    .map(formatChoice)
-    .filter((choice) => choice === before?.choice || (isAsked(choice) && isPromising(choice, M, known)));
+  const all = choicesFor(product).map(formatChoice);
+  return [...new Set([...(before ? [before.choice] : []), ...all])].filter(
+    (choice) => choice === before?.choice || (isAsked(choice) && isPromising(choice, M, known)),
+  );
 }
 
 function isPromising(choice: string, M: number, known: Known): boolean {
@@ -55,5 +56,5 @@ function isPromising(choice: string, M: number, known: Known): boolean {
 
 /** What remains of a choice when its depth depends on the tokens. */
 function cutOf(choice: string): string {
-  return choice.replace(/ (pieces|early|stages)=\d+/g, "");
+  return choice.replace(/ (pieces|early|parked|stages)=\d+/g, "");
 }

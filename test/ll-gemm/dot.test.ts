@@ -1,0 +1,4 @@
+/** See suite.ts. */
+import { testFamily } from "./suite.ts";
+
+testFamily("dot");
