@@ -29,6 +29,8 @@ export interface Regions {
   pieces(block: Block): readonly Piece[];
   /** Whether a value or register must be kept for each lane beyond the region that makes it. */
   escapes(made: Value | Register): boolean;
+  /** Of the block in which an escaping value is made, the last piece that needs it. */
+  lastUse(value: Value): Piece | undefined;
   /** Whether a value is computed once per warp. */
   isWarpLevel(value: Value): boolean;
 }
@@ -63,13 +65,22 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
   const uniform = new Set<Value>();
   const madeIn = new Map<Value | Register, Region>();
   const escaping = new Set<Value | Register>();
+  const blockOf = new Map<Value, Block>();
+  /** Of each block that is being visited. */
+  const current = new Map<Block, Piece>();
+  const lastUses = new Map<Value, Piece>();
 
   const use = (value: Value, region: Region): void => {
     // An inlined value is computed where it is used: what counts is where its operands are made.
     if (isLeaf(value) || plan.inlines(value)) {
       if (value.op.kind === "read") useRegister(value.op.register, region);
       for (const operand of operands(value.op)) use(operand, region);
-    } else if (madeIn.get(value) !== region) escaping.add(value);
+      return;
+    }
+    if (madeIn.get(value) !== region) escaping.add(value);
+    const block = blockOf.get(value);
+    const piece = block && current.get(block);
+    if (piece) lastUses.set(value, piece);
   };
   const useRegister = (register: Register, region: Region): void => {
     if (madeIn.get(register) !== region) escaping.add(register);
@@ -101,6 +112,8 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
       if (run.length > 0 || hoisted.length > 0) {
         const region: Piece = { kind: "region", uniform: hoisted, stmts: run };
         pieces.push(region);
+        current.set(block, region);
+        for (const stmt of run) if (stmt.kind === "let") blockOf.set(stmt.value, block);
         for (const value of hoisted) for (const operand of operands(value.op)) use(operand, warpLevel);
         for (const stmt of run) visitStmt(stmt, region);
       }
@@ -118,7 +131,9 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
         continue;
       }
       flush();
-      pieces.push({ kind: "collective", stmt });
+      const piece: Piece = { kind: "collective", stmt };
+      pieces.push(piece);
+      current.set(block, piece);
       // Warp-wide operations take their operands in a lane loop of their own.
       for (const value of stmtOperands(stmt)) use(value, stmt);
       if (stmt.kind === "wgmma") useRegister(stmt.accumulator, stmt);
@@ -138,6 +153,7 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
   return {
     pieces: (block) => cuts.get(block) ?? [],
     escapes: (made) => escaping.has(made),
+    lastUse: (value) => lastUses.get(value),
     isWarpLevel: (value) => uniform.has(value),
   };
 }

@@ -7,21 +7,37 @@ import type { Block, Register, Stmt, Value } from "../../dsl/ir.ts";
 import type { Location } from "../../dsl/source.ts";
 import { atom, infix, Lines, type Text } from "../lowering/text.ts";
 import { binary } from "./operations.ts";
+import type { Piece } from "./regions.ts";
 import { type LaneTileStmt, TileOperations } from "./tile.ts";
+
+/** The array of a value that outlives a lane loop. */
+interface Kept {
+  readonly type: string;
+  readonly name: string;
+}
 
 export class Statements extends TileOperations {
   protected lines = new Lines();
   protected lastComment = "";
+  /** Whether arrays of values that nobody needs any more take others: SwiftShader has a limit to what it can place. */
+  protected readonly sharesArrays: boolean = true;
+  /** Such arrays of the block at hand, by type. */
+  private free = new Map<string, string[]>();
 
   /** A block that all lanes go through together. */
   protected warpLevel(block: Block): void {
+    const [outer, ending] = [this.free, new Map<Piece, Kept[]>()];
+    this.free = new Map();
     for (const piece of this.regions.pieces(block)) {
       if (piece.kind === "collective") this.collective(piece.stmt);
-      else this.region(piece.uniform, piece.stmts);
+      else this.region(piece.uniform, piece.stmts, ending);
+      for (const { type, name } of ending.get(piece) ?? []) this.free.set(type, [...(this.free.get(type) ?? []), name]);
     }
+    this.free = outer;
   }
 
-  protected region(uniform: readonly Value[], stmts: readonly Stmt[]): void {
+  /** `ending`: what is needed no longer after which piece of the block. */
+  private region(uniform: readonly Value[], stmts: readonly Stmt[], ending: Map<Piece, Kept[]>): void {
     for (const value of uniform) {
       const { code } = this.operation(value);
       const name = this.constant(value, value.name ?? "v", code);
@@ -34,16 +50,21 @@ export class Statements extends TileOperations {
       doesNothing.has(stmt.kind) ||
       (stmt.kind === "let" && (this.plan.isDead(stmt.value) || this.plan.inlines(stmt.value)));
     if (stmts.every(quiet)) return;
-    for (const stmt of stmts) this.declareEscaping(stmt);
+    for (const stmt of stmts) this.declareEscaping(stmt, ending);
     this.lanes(() => {
       for (const stmt of stmts) this.stmt(stmt);
     });
   }
 
   /** Room for what outlives the lane loop. */
-  protected declareEscaping(stmt: Stmt): void {
+  private declareEscaping(stmt: Stmt, ending: Map<Piece, Kept[]>): void {
     if (stmt.kind === "let" && this.regions.escapes(stmt.value)) {
-      this.variable(stmt.value, stmt.value.name ?? "v", this.prelude.ofLanes(stmt.value.type));
+      const { value } = stmt;
+      const type = this.prelude.ofLanes(value.type);
+      const name = this.free.get(type)?.pop() ?? this.variable(value, value.name ?? "v", type);
+      this.valueNames.set(value, name);
+      const last = this.sharesArrays ? this.regions.lastUse(value) : undefined;
+      if (last) ending.set(last, [...(ending.get(last) ?? []), { type, name }]);
     }
     if (stmt.kind === "declare" && this.regions.escapes(stmt.register)) {
       const type = `array<${this.registerType(stmt.register)}, 32>`;

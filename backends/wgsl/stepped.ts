@@ -49,6 +49,8 @@ export function needsSteps(ir: KernelIR): boolean {
 export class SteppedStatements extends ModuleStatements {
   /** What one state makes and another uses. */
   readonly crossing = new Set<Value | Register>();
+  /** One state may not see what another declares. */
+  protected override readonly sharesArrays = false;
   private readonly known: ReadonlySet<Value | Register>;
   protected override readonly cells: SyncCells;
   private readonly states: Lines[] = [];
