@@ -81,7 +81,7 @@ export function makeKernel(family: Family, dtype: InName, out: OutName, sizes: S
 
 const awkwardK = [1, 2, 7, 8, 31, 32, 33, 255, 256, 257, 2047, 2048, 2049, 2880, 4095, 4096, 4097, 7168];
 
-/** Of each option something else than its default. The first of them also on WGSL, for which others are too large. */
+/** Of each option something else than its default. The third of mma is too large for SwiftShader's compiler. */
 const ways: { readonly [F in Family]: readonly Readonly<Record<string, number>>[] } = {
   dot: [
     { warps: 3, rows: 2, prefetch: 1 },
@@ -89,8 +89,8 @@ const ways: { readonly [F in Family]: readonly Readonly<Record<string, number>>[
   ],
   mma: [
     { rows: 16, cluster: 1, warps: 2, pieces: 1, early: 1, parked: 2 },
-    { rows: 32, cluster: 2, warps: 2, pieces: 2, early: 2, parked: 3 },
     { rows: 64, cluster: 4, warps: 2, pieces: 1, early: 1, parked: 1 },
+    { rows: 32, cluster: 2, warps: 2, pieces: 2, early: 2, parked: 3 },
   ],
   pipeline: [{ cluster: 2, stages: 2 }],
   stream: [
@@ -160,7 +160,7 @@ export function testFamily(family: Family): void {
         expect(await verdictOf(backend, { ...problem, out: "bf16" }, "integers", 8)).toMatchObject({ ok: true });
       });
 
-      test.skipIf(missing).each(ways[family].slice(0, name === "wgsl" ? 1 : undefined))(
+      test.skipIf(missing).each(ways[family].slice(0, name === "wgsl" && family === "mma" ? 2 : undefined))(
         "%o is exact",
         async (options) => {
           for (const M of name === "wgsl" ? [5] : [5, 16]) {
