@@ -7,13 +7,13 @@ const longestNapMs = 1;
 const cell = new Int32Array(new SharedArrayBuffer(4));
 let waiting = 0;
 let since = 0;
+/** Whether the next nap is on its way: one after the other, however many wait. */
+let isNapping = false;
 
 /** Awaits `work`; meanwhile the main thread sleeps for a tenth of the time waited so far, at most 1 ms at a time. */
 export async function waitNapping<T>(work: Promise<T>): Promise<T> {
-  if (waiting++ === 0) {
-    since = performance.now();
-    nap();
-  }
+  if (waiting++ === 0) since = performance.now();
+  if (!isNapping) nap();
   try {
     return await work;
   } finally {
@@ -22,7 +22,8 @@ export async function waitNapping<T>(work: Promise<T>): Promise<T> {
 }
 
 function nap(): void {
-  if (waiting === 0) return;
+  isNapping = waiting > 0;
+  if (!isNapping) return;
   const durationMs = Math.min((performance.now() - since) / 10, longestNapMs);
   if (durationMs > 0.02) Atomics.wait(cell, 0, 0, durationMs);
   setImmediate(nap).unref();
