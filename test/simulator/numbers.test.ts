@@ -56,6 +56,8 @@ describe("fma", () => {
         check(Math.fround(1 + x * 2 ** -23), 2 ** -1, c);
         check(Math.fround((1 + 2 ** -12) * 2 ** -low), Math.fround((1 - 2 ** -12) * 2 ** low) / 2, c + y);
         check(Math.fround(2 ** -low), Math.fround(2 ** -low), c * 2 ** -1 + 2 ** -1);
+        // 1/2 - 2^-47: too little below the middle for a float64 that holds c, too.
+        for (const sign of [1, -1]) check((1 + 2 ** -23) * 2 ** -low, (1 - 2 ** -23) * 2 ** (low - 1), sign * c);
       }),
     );
     check(2 ** 100, 2 ** 28 - 2 ** 4, -(2 ** -100)); // just below where it becomes infinite
