@@ -58,19 +58,28 @@ export function table({ cells, limits }: Pick<Run, "cells" | "limits">): string 
     .join("\n");
 }
 
+/** Geometric mean over those cells that have it. */
+function meanOf(cells: readonly Cell[], of: (cell: Cell) => number | undefined): string {
+  const values = cells.map(of).filter((value) => value !== undefined);
+  return values.length > 0 ? `${geometricMean(values).toFixed(2)}x (${values.length} cells)` : "none";
+}
+
+/** Nothing is said of differences below twice the noise. */
+function slowerThanBest(cells: readonly Cell[]): readonly Cell[] {
+  return cells.filter((cell) => (ratio(cell, cell.cublasBest) ?? 1) < 1 - 2 * cell.noise);
+}
+
+/** Ours to cuBLASLt's first choice, beside what the best hand-written peer has. */
+function againstPeer(cell: Cell): number | undefined {
+  const peer = peers().get([cell.dtype, cell.N, cell.K, cell.M].join());
+  const own = ratio(cell, cell.cublas);
+  return peer && own && own / peer.ratio;
+}
+
 /** A few lines: limits, means over all cells, and where ours is slower. */
 export function summary({ cells, limits, failures }: Run): string {
-  const mean = (of: (cell: Cell) => number | undefined): string => {
-    const values = cells.map(of).filter((value) => value !== undefined);
-    return values.length > 0 ? `${geometricMean(values).toFixed(2)}x (${values.length} cells)` : "none";
-  };
-  // Nothing is said of differences below twice the noise.
-  const slower = cells.filter((cell) => (ratio(cell, cell.cublasBest) ?? 1) < 1 - 2 * cell.noise);
-  const againstPeer = (cell: Cell): number | undefined => {
-    const peer = peers().get([cell.dtype, cell.N, cell.K, cell.M].join());
-    const own = ratio(cell, cell.cublas);
-    return peer && own && own / peer.ratio;
-  };
+  const mean = (of: (cell: Cell) => number | undefined): string => meanOf(cells, of);
+  const slower = slowerThanBest(cells);
   return [
     `stream read ${(limits.streamBytesPerUs / 1e6).toFixed(2)} TB/s; an empty kernel ${limits.emptyUs.toFixed(2)} us in a chain, ` +
       `${limits.emptyWithoutPdlUs.toFixed(2)} without PDL`,
@@ -122,9 +131,23 @@ function markdown({ cells, date, device, cublasLt, revision, limits }: Run): str
     ...wrapped(
       `Microseconds a launch, cold weights, in a PDL chain; in parentheses how often that fits into the best of cuBLASLt ` +
         `${cublasLt}'s first 8 algorithms, measured in turns with it. ${device}, which reads ` +
-        `${(limits.streamBytesPerUs / 1e6).toFixed(2)} TB/s; ${date}, revision ${revision}.`,
+        `${(limits.streamBytesPerUs / 1e6).toFixed(2)} TB/s; ${date}, revision ${revision}. ${overall(cells)}`,
     ),
   ].join("\n");
+}
+
+/** All cells of a run in a few sentences. */
+function overall(cells: readonly Cell[]): string {
+  const below = cells.filter((cell) => (againstPeer(cell) ?? 1) < 1).length;
+  const slower = slowerThanBest(cells).map(
+    (cell) => `${cell.M} x ${cell.N} x ${cell.K} ${cell.dtype} (${ratio(cell, cell.cublasBest)?.toFixed(2)}x)`,
+  );
+  return (
+    `All ${cells.length} cells of the run: ${meanOf(cells, (cell) => ratio(cell, cell.cublas)).replace(/ .*/, "")} of cuBLASLt's first ` +
+    `choice as a geometric mean, ${meanOf(cells, (cell) => ratio(cell, cell.cublasBest)).replace(/ .*/, "")} of the best of 8; slower than ` +
+    `that in ${slower.join(", ") || "none"}. Beside the best of seven hand-written kernels, measured elsewhere on the scale of ` +
+    `cuBLASLt's first choice, ${meanOf(cells, againstPeer)}; below it in ${below}.`
+  );
 }
 
 /** Lines of the README's width. */
