@@ -27,8 +27,10 @@ export function workingDirectory(): string | undefined {
 
 /** SHA-256, in hexadecimal. `installation` tells one compiler from any other. */
 export function cacheKey({ source, fileName, flags }: Compilation, installation: string): string {
+  // A comment in the first line says who asked for the kernel, which decides about nothing.
+  const code = source.replace(/^\/\/.*/, "");
   // Debug information holds full paths: relative ones in `#line` count from the working directory.
-  const parts = [entryFormat, installation, compilerVariables(), flags, process.cwd(), fileName, source];
+  const parts = [entryFormat, installation, compilerVariables(), flags, process.cwd(), fileName, code];
   return createHash("sha256").update(JSON.stringify(parts)).digest("hex");
 }
 
