@@ -15,8 +15,8 @@ type TensorData<S> =
 type IsOutput<S> = S extends TensorSpec<"output", DTypeName, number> ? true : false;
 
 /**
- * A host tensor or a number for each parameter. An output needs one only where its shape has a Size; it gives the shape
- * and the content before the run, which otherwise is 0xff in every byte: NaN.
+ * A host tensor or a number for each parameter. An output needs one only where its shape has a Size that no other tensor
+ * fixes; it gives the shape and the content before the run, which otherwise is 0xff in every byte: NaN.
  */
 export type HostArguments<P extends Params> = {
   readonly [K in keyof P as IsOutput<P[K]> extends true ? never : K]: TensorData<P[K]>;
@@ -61,6 +61,7 @@ export class PreparedRun<P extends Params> implements Disposable {
     return this.bound.timeUs(launches);
   }
 
+  /** Frees its memory on the device, once; what was read stays. `using` does it at the end of a block. */
   free(): void {
     for (const tensor of this.tensors.values()) tensor.free();
   }
@@ -97,8 +98,9 @@ export function bindHost<P extends Params, L>(
   }
   const tensors = new Map<string, DeviceTensor>();
   try {
+    const sizes = sizesOf(kernel, args);
     for (const tensor of kernel.ir.tensors) {
-      const data = hostData(kernel, tensor, (args as Given)[tensor.name]);
+      const data = hostData(kernel, tensor, (args as Given)[tensor.name], sizes);
       tensors.set(tensor.name, tensor.role === "frozen" ? frozenTensor(backend, data) : deviceTensor(backend, data));
     }
     const onDevice: Record<string, unknown> = { ...args, ...Object.fromEntries(tensors) };
@@ -130,18 +132,44 @@ export async function run<P extends Params>(
 
 type Given = Readonly<Record<string, unknown>>;
 
-/** @throws ArgumentError */
-function hostData({ name: kernelName }: Kernel, { name, role, dtype, shape }: Tensor, value: unknown): HostTensor {
-  if (value instanceof HostTensor) return value;
-  const numbers = shape.filter((dim) => typeof dim === "number");
-  if (value === undefined && role === "output" && numbers.length === shape.length) {
-    return HostTensor.filled(dtype, numbers, 0xff);
+/** What the given tensors fix; that they agree is checked by `bind`. */
+function sizesOf({ ir }: Kernel, args: Given): ReadonlyMap<string, number> {
+  const sizes = new Map<string, number>();
+  for (const { name, shape } of ir.tensors) {
+    const data = args[name];
+    if (!(data instanceof HostTensor)) continue;
+    for (const [axis, dim] of shape.entries()) {
+      const length = data.shape[axis];
+      if (typeof dim !== "number" && length !== undefined) sizes.set(String(dim), length);
+    }
   }
+  return sizes;
+}
+
+/** @throws ArgumentError */
+function hostData(kernel: Kernel, tensor: Tensor, value: unknown, sizes: ReadonlyMap<string, number>): HostTensor {
+  if (value instanceof HostTensor) return value;
+  const { name, role, dtype, shape } = tensor;
+  if (value === undefined && role === "output") return blank(kernel, tensor, sizes);
   const problem = value === undefined ? `${name} is missing` : `${name} must be a HostTensor`;
   const lost = isStranger(value, ["bytes", "dtype"]);
-  throw new ArgumentError(`${kernelName}: ${problem}`, {
+  throw new ArgumentError(`${kernel.name}: ${problem}`, {
     hint: lost
       ? `What comes from another thread is no HostTensor any more: new HostTensor(${dtype.name}, shape, bytes)`
       : `HostTensor.from(${dtype.name}, [${shape.join(", ")}], values)`,
   });
+}
+
+/** An output that nobody passed. @throws ArgumentError */
+function blank(kernel: Kernel, { name, dtype, shape }: Tensor, sizes: ReadonlyMap<string, number>): HostTensor {
+  const lengths = shape.map((dim) => (typeof dim === "number" ? dim : sizes.get(String(dim))));
+  const known = lengths.filter((length) => length !== undefined);
+  if (known.length === shape.length) return HostTensor.filled(dtype, known, 0xff);
+  const open = new Set(shape.filter((_, axis) => lengths[axis] === undefined).map(String));
+  const text = lengths.map((length, axis) => length ?? String(shape[axis]).toLowerCase()).join(", ");
+  throw new ArgumentError(
+    `${kernel.name}: ${name} is an output whose shape [${shape.join(", ")}] is known only at launch, ` +
+      `and no other argument fixes ${[...open].join(" and ")}`,
+    { hint: `Pass ${name}: HostTensor.filled(${dtype.name}, [${text}], 0xff)` },
+  );
 }

@@ -57,26 +57,81 @@ export function callerLocation(ours = dslFolder): Location {
   return unknown;
 }
 
+/** A variable that a statement of the author's declares. */
+interface Variable {
+  readonly name: string;
+  /** Differs between any two declarations. */
+  readonly place: string;
+}
+
 const declarator = /(?:\b(?:const|let|var)|,)\s+([A-Za-z][A-Za-z0-9]*)\s*(?:=(?![=>])|:[^=>,]*=(?![=>]))/g;
+const arrayDeclarator = /\b(?:const|let|var)\s+\[([^[\]=]*)\]\s*=(?![=>])\s*/g;
 const loopVariable = /\bfor\s*\(\s*(?:const|let)\s+([A-Za-z][A-Za-z0-9]*)\s+of\b/g;
 
-/** The variable that the author's line declares at a call, if it does: generated code uses the same names. */
+/** The variable that the author's statement declares at a call, if it does: generated code uses the same names. */
 export function variableNameAt(at: Location): string | undefined {
-  if (!namesRead.has(at)) namesRead.set(at, nameBefore(declarator, at));
-  return namesRead.get(at);
+  return variableAt(at)?.name;
+}
+
+/** Whether two calls stand in the declaration of one variable. */
+export function inOneDeclaration(a: Location, b: Location): boolean {
+  const place = variableAt(a)?.place;
+  return place !== undefined && place === variableAt(b)?.place;
 }
 
 /** The variable of the `for (const i of t.range(...))` that the author's line begins. */
 export function loopVariableAt(at: Location): string | undefined {
-  return nameBefore(loopVariable, at);
+  return [...statementBefore(at).text.matchAll(loopVariable)].at(-1)?.[1];
 }
 
-function nameBefore(pattern: RegExp, at: Location): string | undefined {
-  const before = (sourceLines(at.file)?.[at.line - 1] ?? "").slice(0, at.column);
-  return [...before.matchAll(pattern)].at(-1)?.[1];
+function variableAt(at: Location): Variable | undefined {
+  if (!variablesRead.has(at)) variablesRead.set(at, readVariable(at));
+  return variablesRead.get(at);
 }
 
-const namesRead = new Map<Location, string | undefined>();
+function readVariable(at: Location): Variable | undefined {
+  const { text, line } = statementBefore(at);
+  const [one, list] = [[...text.matchAll(declarator)].at(-1), [...text.matchAll(arrayDeclarator)].at(-1)];
+  const place = `${at.file}:${line}`;
+  if (one?.[1] && one.index > (list?.index ?? -1)) return { name: one[1], place: `${place}:${one.index}` };
+  const position = list && elementAt(text.slice(list.index + list[0].length));
+  const name = position === undefined ? undefined : list?.[1]?.split(",")[position]?.trim();
+  if (!name || !/^[A-Za-z][A-Za-z0-9]*$/.test(name)) return undefined;
+  return { name, place: `${place}:${list?.index}:${position}` };
+}
+
+/** Which element of an array literal a text that begins with one ends in; undefined when it ends in none. */
+function elementAt(text: string): number | undefined {
+  let [depth, position] = [0, 0];
+  for (const letter of text.replace(/"[^"]*"|'[^']*'/g, "")) {
+    if ("([{".includes(letter)) depth++;
+    else if (")]}".includes(letter)) depth--;
+    else if (letter === "," && depth === 1) position++;
+    if (depth === 0) return undefined;
+  }
+  return text ? position : undefined;
+}
+
+/** What stands before a call in its statement, which may have begun on an earlier line, and where that began. */
+function statementBefore(at: Location): { readonly text: string; readonly line: number } {
+  const lines = sourceLines(at.file) ?? [];
+  let line = at.line;
+  let text = (lines[line - 1] ?? "").slice(0, at.column);
+  for (let above = lines[line - 2]; above !== undefined; above = lines[line - 2]) {
+    const code = above.replace(/\s*\/\/.*$/, "");
+    const goesOn = /(^|[^=>])=$|[([,]$/.test(code) || (/^\s*[.)\]]/.test(text) && !/[;{]$/.test(code));
+    if (!goesOn || at.line - line >= mostStatementLines) break;
+    text = `${code}\n${text}`;
+    line--;
+  }
+  const from = text.lastIndexOf(";") + 1;
+  return { text: " ".repeat(from) + text.slice(from), line };
+}
+
+/** Longer statements go on without a name. */
+const mostStatementLines = 20;
+
+const variablesRead = new Map<Location, Variable | undefined>();
 const filesRead = new Map<string, readonly string[] | undefined>();
 
 function sourceLines(file: string): readonly string[] | undefined {

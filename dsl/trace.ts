@@ -8,11 +8,21 @@ import { describe } from "./check.ts";
 import { type DType, f32, i32 } from "./dtype.ts";
 import { DTypeError, ScopeError, StagingError, UnsupportedError } from "./errors.ts";
 import { foldBinary } from "./fold.ts";
-import type { BinaryFn, Block, Leaf, Op, Shared, Stmt, Type, Value } from "./ir.ts";
+import {
+  type BinaryFn,
+  type Block,
+  type Leaf,
+  type Op,
+  type Shared,
+  type Stmt,
+  stmtOperands,
+  type Type,
+  type Value,
+} from "./ir.ts";
 import type { MBarrier, TensorMap } from "./ir-tile.ts";
 import { decode, encode } from "./numerics.ts";
 import { type Dim, minOf, multipleOf, type Size } from "./size.ts";
-import { callerLocation, type Location, loopVariableAt, variableNameAt } from "./source.ts";
+import { callerLocation, inOneDeclaration, type Location, loopVariableAt, variableNameAt } from "./source.ts";
 import { resultType } from "./typing.ts";
 import { FactsAnalysis, type LaunchFacts } from "./verify/facts.ts";
 
@@ -46,6 +56,8 @@ export class Trace {
   readonly facts: FactsAnalysis;
   private readonly stack: Scope[];
   private readonly leaves = new Map<string, Value>();
+  /** Values that go by the author's name, as yet: not frozen, because only the last one of a declaration keeps it. */
+  private readonly named = new Map<Value, { name: string | undefined }>();
   private nextId = 0;
   private statements = 0;
 
@@ -77,6 +89,7 @@ export class Trace {
       });
     }
     this.current.stmts.push(Object.freeze(stmt));
+    if (stmt.kind === "let" || stmt.kind === "declare") this.takeName(stmt);
   }
 
   /** Records one operation and returns its value; folds integer constants. @throws DTypeError */
@@ -147,6 +160,7 @@ export class Trace {
     }
     this.stack.pop();
     scope.open = false;
+    if (scope === this.root) this.named.forEach(Object.freeze);
     return Object.freeze(scope.stmts);
   }
 
@@ -193,7 +207,21 @@ export class Trace {
   }
 
   private value(type: Type, op: Op, at: Location, name: string | undefined): Value {
-    return Object.freeze({ id: this.nextId++, type: Object.freeze(type), op: Object.freeze(op), at, name });
+    const value = { id: this.nextId++, type: Object.freeze(type), op: Object.freeze(op), at, name };
+    if (name === undefined) return Object.freeze(value);
+    this.named.set(value, value);
+    return value;
+  }
+
+  /** In `const sum = x.load([k]).add(1)` the sum has the name, not what was loaded for it. */
+  private takeName(stmt: Stmt): void {
+    for (const operand of stmtOperands(stmt)) {
+      const inner = this.named.get(operand);
+      if (!inner || !inOneDeclaration(operand.at, stmt.at)) continue;
+      inner.name = undefined;
+      Object.freeze(inner);
+      this.named.delete(operand);
+    }
   }
 }
 

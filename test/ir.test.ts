@@ -80,20 +80,20 @@ describe("printKernel", () => {
           %15: f32 = sum
           %16: f32 = dot(%14, rX, %15)
           sum = %16
-          total: f32 = sum
-          total.2: f32 = warp.add(total)
+          %17: f32 = sum
+          total: f32 = warp.add(%17)
           %19: bool = lane == 0
           if %19 {
-            store sums[warp, n] = total.2
+            store sums[warp, n] = total
           }
         }
         barrier
         %20: bool = thread < 8
         if %20 {
-          total.3: f32 = load sums[0, thread]
-          total.4: f32 = load sums[1, thread]
-          total.5: f32 = total.3 + total.4
-          %25: f32 = total.5 * alpha
+          %21: f32 = load sums[0, thread]
+          %23: f32 = load sums[1, thread]
+          total.2: f32 = %21 + %23
+          %25: f32 = total.2 * alpha
           store y[block.x, thread] = %25
         }
       "

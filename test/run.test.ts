@@ -1,8 +1,9 @@
 /** Running kernels on host data: what `run`, `prepare`, binding and `HostTensor` accept, and what they say otherwise. */
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "../backends/backend.ts";
 import { emitCuda } from "../backends/cuda/index.ts";
 import { prepare, run } from "../backends/run.ts";
+import { simulate } from "../backends/simulator/index.ts";
 import { DeviceTensor, deviceTensor, frozenTensor } from "../backends/tensor.ts";
 import { emitWgsl, openWgsl } from "../backends/wgsl/index.ts";
 import {
@@ -46,18 +47,54 @@ test("an output whose shape is known needs no argument", async () => {
   expect([...y.values()]).toEqual(Array.from({ length: 32 }, (_, i) => 2 * i));
 });
 
-test("an output with a run-time shape does, and the message says how", async () => {
-  const N = size("N");
-  const copy = kernel(
-    { name: "copy", grid: 1, block: 32, params: { x: input(f32, [N]), y: output(f32, [N]) } },
-    (t) => {
-      const { x, y } = t.pdl.wait();
-      t.when(t.lane.lt(N), () => y.store([t.lane], x.load([t.lane])));
-    },
-  );
-  await expect(run(backend, copy, { x: counting })).rejects.toThrow(
-    /copy: y is missing\n.*HostTensor\.from\(f32, \[N\], values\)/,
-  );
+describe("an output with a run-time shape", () => {
+  const [M, N] = [size("M", { max: 64 }), size("N", { max: 32 })];
+  const config = {
+    name: "copies",
+    grid: M,
+    block: 32,
+    params: { y: output(f32, [M, 2, N]), x: input(f32, [N]), n: scalar(i32) },
+  };
+  /** x in both rows of each of the M pieces. */
+  const copies = kernel(config, (t) => {
+    const { x, y } = t.pdl.wait();
+    t.when(t.lane.lt(N), () => {
+      for (const row of [0, 1]) y.store([t.block.x, row, t.lane], x.load([t.lane]));
+    });
+  });
+  const row = kernel({ ...config, params: { ...config.params, m: inout(i32, [M]) } }, (t) => {
+    const { x, y } = t.pdl.wait();
+    t.when(t.lane.lt(N), () => y.store([t.block.x, 1, t.lane], x.load([t.lane])));
+  });
+  const x = HostTensor.from(f32, [3], [1, 2, 3]);
+
+  test("needs no argument where the other tensors fix it, and is NaN before the run", async () => {
+    const args = { x, n: 0, m: HostTensor.filled(i32, [2], 0) };
+    const [ran, { outputs, findings }] = [await run(backend, row, args), simulate(row, args)];
+    for (const { y } of [ran, outputs]) {
+      expect(y.shape).toEqual([2, 2, 3]);
+      expect([...y.values()]).toEqual([NaN, NaN, NaN, 1, 2, 3, NaN, NaN, NaN, 1, 2, 3]);
+    }
+    expect(findings).toEqual([]);
+  });
+
+  test("needs one otherwise, and the message says which size is open and how", async () => {
+    const said =
+      "copies: y is an output whose shape [M, 2, N] is known only at launch, and no other argument fixes M\n" +
+      "  Pass y: HostTensor.filled(f32, [m, 2, 3], 0xff)";
+    await expect(run(backend, copies, { x, n: 0 })).rejects.toThrow(said);
+    expect(() => simulate(copies, { x, n: 0 })).toThrow(said);
+    expect(() => simulate(copies, { x, n: 0 })).toThrow(ArgumentError);
+    const y = HostTensor.filled(f32, [1, 2, 3], 0xff);
+    expect([...(await run(backend, copies, { x, n: 0, y })).y.values()]).toEqual([1, 2, 3, 1, 2, 3]);
+  });
+
+  test("takes no size from what doesn't fit: that is refused", () => {
+    const m = HostTensor.filled(i32, [65], 0);
+    expect(() => simulate(row, { x, n: 0, m })).toThrow("copies: the size M is 65");
+    const flat = { x: HostTensor.filled(f32, [3, 1], 0), n: 0, m: HostTensor.filled(i32, [2], 0) };
+    expect(() => simulate(row, flat)).toThrow(/copies: x must have shape \[N\], got/);
+  });
 });
 
 test("what is no host tensor is refused with what to write", async () => {
@@ -166,17 +203,4 @@ test("an array's initial value is loaded once", () => {
   );
   const body = emitCuda(ir, { lineDirectives: false }).source.split("\n");
   expect(body.filter((line) => line.includes("load_frozen_i32(&")).every((line) => !line.includes("for ("))).toBe(true);
-});
-
-test("generated code has the author's names, one for each variable of a line", () => {
-  const { ir } = kernel({ name: "names", grid: 4, block: 32, params: { y: inout(i32, [4, 32]) } }, (t) => {
-    const { y } = t.pdl.wait();
-    const row = t.block.x.mul(1).add(0), column = t.lane.xor(1); // prettier-ignore
-    const total = y.load([row, column]);
-    const twice = total.add(total);
-    y.store([row, column], twice.add(column));
-  });
-  const { source } = emitCuda(ir, { lineDirectives: false });
-  expect(source).toContain("const int column = lane ^ 1;");
-  expect(source).toContain("const int total = y[block_x * 32 + column];");
 });

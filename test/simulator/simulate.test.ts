@@ -48,7 +48,7 @@ describe("arguments", () => {
   test("that don't fit are refused", () => {
     expect(() => simulate(scaled, { ...fine, x: ones(6), y: ones(6) })).toThrow(ArgumentError);
     expect(() => simulate(scaled, { ...fine, x: ones(6), y: ones(6) })).toThrow("scaled: the size N is 6");
-    expect(() => simulate(scaled, { ...fine, y: undefined as never })).toThrow("scaled: y is missing");
+    expect(() => simulate(scaled, { ...fine, x: undefined as never, y: ones(4) })).toThrow("scaled: x is missing");
   });
 });
 
