@@ -28,11 +28,15 @@ export function requireOptions(options: object, known: readonly string[], at: Lo
 
 const allNames = Object.keys(dtypes) as DTypeName[];
 
+/** For messages: a dtype by its name. */
+export function describeDType(dtype: unknown): string {
+  return allNames.find((name) => dtypes[name] === dtype) ?? describe(dtype);
+}
+
 /** @throws DTypeError */
 export function requireDType(dtype: unknown, at: Location, allowed: readonly DTypeName[] = allNames): void {
   if (allowed.some((name) => dtypes[name] === dtype)) return;
-  const known = allNames.find((name) => dtypes[name] === dtype);
-  throw new DTypeError(`A dtype is needed here: ${allowed.join(", ")}; not ${known ?? describe(dtype)}`, {
+  throw new DTypeError(`A dtype is needed here: ${allowed.join(", ")}; not ${describeDType(dtype)}`, {
     at,
     hint: `Pass the dtype itself, as imported from tegula: ${allowed[0]}`,
   });

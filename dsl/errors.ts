@@ -14,17 +14,18 @@ export interface Explanation {
 
 /** Base of every error that Tegula throws on purpose. */
 export class TegulaError extends Error {
-  readonly at: Location | undefined;
-  readonly hint: string | undefined;
+  declare readonly at: Location | undefined;
+  declare readonly hint: string | undefined;
 
   constructor(what: string, { at, related = [], hint }: Explanation = {}) {
     const lines = [at ? `${what}\n  at ${formatLocation(at)}` : what];
     for (const other of related) lines.push(`  ${other.what} at ${formatLocation(other.at)}`);
     if (hint) lines.push(`  ${hint}`);
     super(lines.join("\n"));
-    this.name = new.target.name;
-    this.at = at;
-    this.hint = hint;
+    // Node prints an uncaught error's enumerable properties below its message, which has all of this already.
+    for (const [key, value] of Object.entries({ name: new.target.name, at, hint })) {
+      Object.defineProperty(this, key, { value, enumerable: false, configurable: true, writable: true });
+    }
   }
 }
 

@@ -12,7 +12,7 @@ import type { Reg } from "./register.ts";
 import { Size } from "./size.ts";
 import { callerLocation, type Location } from "./source.ts";
 import type { Scope, Trace, Traced } from "./trace.ts";
-import { convertible } from "./typing.ts";
+import { convertible, whereMade } from "./typing.ts";
 
 /** What may stand where an Expr of this type is wanted. A scalar spreads over the lanes of a vector. */
 export type Operand<D extends DTypeName, L extends LaneCount = 1> =
@@ -76,12 +76,15 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
     return this.value.at;
   }
 
+  /** Sum. f32 rounds to nearest even; integers wrap. */
   add(this: Expr<D & NumericName, L>, other: Operand<D, L>): Expr<D, L> {
     return binary("add", this, other);
   }
+  /** Difference. f32 rounds to nearest even; integers wrap. */
   sub(this: Expr<D & NumericName, L>, other: Operand<D, L>): Expr<D, L> {
     return binary("sub", this, other);
   }
+  /** Product. f32 rounds to nearest even; integers wrap. */
   mul(this: Expr<D & NumericName, L>, other: Operand<D, L>): Expr<D, L> {
     return binary("mul", this, other);
   }
@@ -93,9 +96,11 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
   rem(this: Expr<D & IntegerName, L>, other: Operand<D, L>): Expr<D, L> {
     return binary("rem", this, other);
   }
+  /** The smaller one. Of a NaN and another number it is either. */
   min(this: Expr<D & NumericName, L>, other: Operand<D, L>): Expr<D, L> {
     return binary("min", this, other);
   }
+  /** The larger one. Of a NaN and another number it is either: ask x.ne(x) first where NaN must stay. */
   max(this: Expr<D & NumericName, L>, other: Operand<D, L>): Expr<D, L> {
     return binary("max", this, other);
   }
@@ -103,43 +108,53 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
   and(this: Expr<D & (IntegerName | "bool"), L>, other: Operand<D, L>): Expr<D, L> {
     return binary("and", this, other);
   }
+  /** Logical on bool, bitwise on integers. */
   or(this: Expr<D & (IntegerName | "bool"), L>, other: Operand<D, L>): Expr<D, L> {
     return binary("or", this, other);
   }
+  /** Exclusive or: logical on bool, bitwise on integers. */
   xor(this: Expr<D & (IntegerName | "bool"), L>, other: Operand<D, L>): Expr<D, L> {
     return binary("xor", this, other);
   }
-  /** Shifts count modulo 32. */
+  /** Shifts left, by `count` modulo 32. */
   shl(this: Expr<D & IntegerName, L>, count: Operand<D, L>): Expr<D, L> {
     return binary("shl", this, count);
   }
-  /** Arithmetic on i32, logical on u32. */
+  /** Shifts right, by `count` modulo 32: i32 keeps its sign, u32 fills with zeros. */
   shr(this: Expr<D & IntegerName, L>, count: Operand<D, L>): Expr<D, L> {
     return binary("shr", this, count);
   }
 
+  /** Whether they are equal, lane by lane; false of a NaN. */
   eq(this: Expr<D & (NumericName | "bool"), L>, other: Operand<D, L>): Expr<"bool", L> {
     return binary("eq", this, other);
   }
+  /** Whether they differ, lane by lane; true of a NaN: x.ne(x) asks for one. */
   ne(this: Expr<D & (NumericName | "bool"), L>, other: Operand<D, L>): Expr<"bool", L> {
     return binary("ne", this, other);
   }
+  /** this < other, lane by lane; false of a NaN. */
   lt(this: Expr<D & NumericName, L>, other: Operand<D, L>): Expr<"bool", L> {
     return binary("lt", this, other);
   }
+  /** this <= other, lane by lane; false of a NaN. */
   le(this: Expr<D & NumericName, L>, other: Operand<D, L>): Expr<"bool", L> {
     return binary("le", this, other);
   }
+  /** this > other, lane by lane; false of a NaN. */
   gt(this: Expr<D & NumericName, L>, other: Operand<D, L>): Expr<"bool", L> {
     return binary("gt", this, other);
   }
+  /** this >= other, lane by lane; false of a NaN. */
   ge(this: Expr<D & NumericName, L>, other: Operand<D, L>): Expr<"bool", L> {
     return binary("ge", this, other);
   }
 
+  /** -this; -(2^31) of i32 stays what it is. */
   neg(this: Expr<D & ("f32" | "i32"), L>): Expr<D, L> {
     return unary("neg", this);
   }
+  /** Magnitude; that of -(2^31) in i32 stays negative. */
   abs(this: Expr<D & ("f32" | "i32"), L>): Expr<D, L> {
     return unary("abs", this);
   }
@@ -147,13 +162,15 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
   not(this: Expr<D & (IntegerName | "bool"), L>): Expr<D, L> {
     return unary("not", this);
   }
+  /** e^x, within 2 ulp. */
   exp(this: Expr<D & "f32", L>): Expr<D, L> {
     return unary("exp", this);
   }
-  /** Natural logarithm. */
+  /** Natural logarithm, within 2 ulp. */
   log(this: Expr<D & "f32", L>): Expr<D, L> {
     return unary("log", this);
   }
+  /** Square root; NaN below 0. */
   sqrt(this: Expr<D & "f32", L>): Expr<D, L> {
     return unary("sqrt", this);
   }
@@ -161,12 +178,15 @@ export class Expr<D extends DTypeName = DTypeName, L extends LaneCount = 1> impl
   rsqrt(this: Expr<D & "f32", L>): Expr<D, L> {
     return unary("rsqrt", this);
   }
+  /** Hyperbolic tangent, within 2 ulp. */
   tanh(this: Expr<D & "f32", L>): Expr<D, L> {
     return unary("tanh", this);
   }
+  /** The next whole number below, or itself. */
   floor(this: Expr<D & "f32", L>): Expr<D, L> {
     return unary("floor", this);
   }
+  /** The next whole number above, or itself. */
   ceil(this: Expr<D & "f32", L>): Expr<D, L> {
     return unary("ceil", this);
   }
@@ -291,9 +311,9 @@ export function toValue(trace: Trace, operand: unknown, type: Type, what: string
     value = use(trace, operand, `an operand of ${what}`, at);
   }
   if (value.type.dtype !== type.dtype) {
-    throw new DTypeError(`${capitalized(what)} takes ${formatType(type)} here, not ${formatType(value.type)}`, {
+    throw new DTypeError(`${titled(what)} takes ${formatType(type)} here, not ${formatType(value.type)}`, {
       at,
-      related: [{ what: "the value was made", at: value.at }],
+      related: whereMade("the value", value),
       hint: `Convert it: .to(${type.dtype.name})`,
     });
   }
@@ -302,9 +322,9 @@ export function toValue(trace: Trace, operand: unknown, type: Type, what: string
     return trace.let({ kind: "pack", lanes }, at);
   }
   if (value.type.lanes !== type.lanes) {
-    throw new DTypeError(`${capitalized(what)} takes ${formatType(type)} here, not ${formatType(value.type)}`, {
+    throw new DTypeError(`${titled(what)} takes ${formatType(type)} here, not ${formatType(value.type)}`, {
       at,
-      related: [{ what: "the value was made", at: value.at }],
+      related: whereMade("the value", value),
     });
   }
   return value;
@@ -363,3 +383,5 @@ function lastCondition(trace: Trace, operand: unknown): { what: string; at: Loca
 }
 
 const capitalized = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+/** A single word is a name that the author wrote: it stays as it is. */
+const titled = (what: string): string => (what.includes(" ") ? capitalized(what) : what);

@@ -27,6 +27,10 @@ export interface MBarrier {
   readonly at: Location;
 }
 
+/**
+ * Within rows of so many bytes TMA and wgmma permute the 16-byte pieces of shared memory, each row in another way, so that
+ * reads down a column are free of bank conflicts; 0: not at all.
+ */
 export type SwizzleBytes = 0 | 32 | 64 | 128;
 
 /** "stream": read once, and the first to leave L2. TMA passes the near cache by. */

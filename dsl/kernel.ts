@@ -6,7 +6,7 @@ import type { KernelIR, Scalar, Tensor as TensorIR, Value } from "./ir.ts";
 import { stmtOperands, walk } from "./ir.ts";
 import type { Dependent, Early, Params } from "./params.ts";
 import { type Dim, isDim, maxOf, minOf, namedSizes, Size } from "./size.ts";
-import { callerLocation, type Location } from "./source.ts";
+import { callerLocation, isLocation, type Location } from "./source.ts";
 import { Tensor } from "./tensor.ts";
 import { Thread } from "./tile/thread.ts";
 import { rejectAsync, Trace } from "./trace.ts";
@@ -22,6 +22,8 @@ export interface KernelConfig<P extends Params> {
   /** Blocks along x that run together and see each other's shared memory: 1, 2, 4 or 8. Default 1. */
   readonly cluster?: number;
   readonly params: P;
+  /** Whose line made it, for messages and generated code; from functions that make kernels for others. Default: this call's. */
+  readonly at?: Location;
 }
 
 /** A traced and verified kernel. */
@@ -34,7 +36,9 @@ export interface Kernel<P extends Params = Params> {
 
 /**
  * Traces `body` once and verifies what it recorded. `body` receives the thread's view `t` and the parameters that may be
- * used at once (frozen tensors, scalars); `t.pdl.wait()` yields the others.
+ * used at once (frozen tensors, scalars); `t.pdl.wait()` yields the others. What depends on data and timing, such as races,
+ * reads of what nobody wrote and guards that let too much through, is found by the simulator: `simulate` of
+ * `tegula/simulator`, or `npm run check`.
  * ```ts
  * const twice = kernel(
  *   { name: "twice", grid: 4, block: 32, params: { x: input(f32, [128]), y: output(f32, [128]) } },
@@ -52,9 +56,16 @@ export function kernel<const P extends Params>(
   config: KernelConfig<P>,
   body: (t: Thread<Dependent<P>>, early: Early<P>) => void,
 ): Kernel<P> {
-  const at = callerLocation();
-  requireObject("kernel() takes a configuration,", config, at);
-  requireOptions(config, ["name", "grid", "block", "cluster", "params"], at);
+  const here = callerLocation();
+  requireObject("kernel() takes a configuration,", config, here);
+  requireOptions(config, ["name", "grid", "block", "cluster", "params", "at"], here);
+  const { at = here } = config;
+  if (!isLocation(at)) {
+    throw new ShapeError(`A kernel's at is a place, not ${describe(at)}`, {
+      at: here,
+      hint: "at: { file, line, column }",
+    });
+  }
   const { name, block, cluster = 1, params } = config;
   requireIdentifier("A kernel's name", name, at);
   const grid = gridOf(config.grid, at);
@@ -194,7 +205,9 @@ function explainAbsence(record: Record<string, unknown>, { name, role, at: decla
     get(): never {
       const late = role !== "frozen";
       throw new PdlError(
-        `${name} is ${role}: it ${late ? "does not exist before" : "is not what comes from"} the wait`,
+        late
+          ? `${name} is an ${role}: it exists only after t.pdl.wait()`
+          : `${name} is frozen: it is not what comes from the wait`,
         {
           at: callerLocation(),
           related: [{ what: "it was declared", at: declaredAt }],

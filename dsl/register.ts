@@ -43,6 +43,7 @@ export class Reg<D extends DTypeName = DTypeName, L extends LaneCount = 1> imple
     return wrap(this.trace, this.read(this.trace, callerLocation()));
   }
 
+  /** Gives it another value, from here on; a scalar goes to all lanes. */
   set(value: Operand<D, L>): void {
     const at = callerLocation();
     this.write(toValue(this.trace, value, this.register.type, "set", at), at);
@@ -138,10 +139,15 @@ export class RegArray<D extends DTypeName = DTypeName, L extends LaneCount = 1> 
     );
   }
 
+  /**
+   * The value of one register now. Registers have no addresses: an index known while tracing, or that of an unrolled loop,
+   * names one; any other makes nvcc keep the array in local memory, which is off the chip.
+   */
   get(index: Index): Expr<D, L> {
     return this.reg(index).get();
   }
 
+  /** Gives one register another value; indices as for get. */
   set(index: Index, value: Operand<D, L>): void {
     this.reg(index).set(value);
   }

@@ -113,7 +113,9 @@ function operation(op: SizeOp) {
   return apply;
 }
 
+/** a / b, rounded up, of numbers and sizes: how many tiles of b cover a. @throws ShapeError where b may be 0, or a negative */
 export const ceilDiv = operation("ceilDiv");
+/** a / b, rounded down, of numbers and sizes: how many whole tiles of b a has. @throws ShapeError as ceilDiv */
 export const floorDiv = operation("floorDiv");
 /** Operators on dimensions, for code that takes a number or a Size. */
 export const dims = Object.freeze({

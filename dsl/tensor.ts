@@ -34,12 +34,17 @@ export interface PeerOptions<A extends Access = Access> {
 }
 
 export interface LoadOptions<A extends Access = Access> extends PeerOptions<A> {
+  /**
+   * How CUDA's near cache (L1) treats the line; the result is the same, and WGSL and shared memory have no such choice.
+   * "normal", the default; "stream": read once, not kept there; "evictFirst", "evictLast": the first, the last to leave.
+   */
   readonly cache?: CacheHint;
   /** Where false, memory is not touched and the result is zero. */
   readonly guard?: Expr<"bool">;
 }
 
 export interface StoreOptions<A extends Access = Access> extends PeerOptions<A> {
+  /** "normal", the default; "stream": not read again soon, so CUDA lets it leave the caches first. The result is the same. */
   readonly cache?: "normal" | "stream";
 }
 
@@ -133,29 +138,35 @@ export class Tensor<
     return tileOf(this, shape, coordinate, callerLocation());
   }
 
-  /** Atomics return the old element; i32 and u32, f32 for add and exchange. Relaxed, at device scope. */
+  /** Adds to the element, and returns the old one: i32, u32, f32. Relaxed, at device scope, as all atomics. */
   atomicAdd(this: Tensor<N & NumericName, Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
     return atomic("add", this, index, value);
   }
+  /** The smaller of the element and `value` takes its place; returns the old element. */
   atomicMin(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
     return atomic("min", this, index, value);
   }
+  /** The larger of the element and `value` takes its place; returns the old element. */
   atomicMax(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
     return atomic("max", this, index, value);
   }
+  /** Bitwise and with `value`, in place; returns the old element. */
   atomicAnd(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
     return atomic("and", this, index, value);
   }
+  /** Bitwise or with `value`, in place; returns the old element. */
   atomicOr(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
     return atomic("or", this, index, value);
   }
+  /** Bitwise exclusive or with `value`, in place; returns the old element. */
   atomicXor(this: Tensor<N & ("i32" | "u32"), Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
     return atomic("xor", this, index, value);
   }
+  /** Puts `value` in the element's place, and returns the old one: i32, u32, f32. */
   atomicExchange(this: Tensor<N & NumericName, Rank, Atomic>, index: Indices<Rank>, value: Operand<N>): Expr<N> {
     return atomic("exchange", this, index, value);
   }
-  /** Stores `value` where the element equals `compare`. */
+  /** Stores `value` if the element equals `compare`; returns the old element, by which one sees whether it did. */
   atomicCompareExchange(
     this: Tensor<N & ("i32" | "u32"), Rank, Atomic>,
     index: Indices<Rank>,
@@ -210,7 +221,9 @@ export function peerOf({ trace, memory }: Any, { peer }: PeerOptions, at: Locati
 /** @throws StagingError */
 export function requireHint(cache: CacheHint, allowed: readonly CacheHint[], at: Location): void {
   if (allowed.includes(cache)) return;
-  throw new StagingError(`A cache hint here is one of ${allowed.join(", ")}, not ${describe(cache)}`, { at });
+  const names = allowed.map((name) => `"${name}"`);
+  const others = names.slice(0, -1).join(", ");
+  throw new StagingError(`cache is ${others} or ${names.at(-1)}, not ${describe(cache)}`, { at });
 }
 
 function atomic<N extends DTypeName>(

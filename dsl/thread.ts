@@ -202,6 +202,7 @@ export class BasicThread<Late = unknown> {
 
   /**
    * Shared memory of the block: undefined content, 16-byte aligned or more, the same tensor wherever in the kernel it is made.
+   * That no thread reads what another still writes is seen by the simulator, not while tracing: `simulate`, `npm run check`.
    * ```ts
    * const sums = t.shared(f32, [t.warps, 16]);
    * ```
@@ -314,6 +315,7 @@ export class BasicThread<Late = unknown> {
 
   /**
    * Waits for every thread of the block; what they stored to shared memory before is visible after (`__syncthreads`).
+   * Where one is missing there is a race, which tracing doesn't see: the simulator does (`simulate`, `npm run check`).
    * ```ts
    * line.store([t.thread], t.const(bf16, 1));
    * t.barrier();
@@ -370,9 +372,11 @@ export class BasicThread<Late = unknown> {
   warpSum<D extends NumericName>(x: Expr<D> | Reg<D>): Expr<D> {
     return this.reduce("add", x);
   }
+  /** The smallest over the warp, the same in every lane; of a NaN, as min. */
   warpMin<D extends NumericName>(x: Expr<D> | Reg<D>): Expr<D> {
     return this.reduce("min", x);
   }
+  /** The largest over the warp, the same in every lane; of a NaN, as max. */
   warpMax<D extends NumericName>(x: Expr<D> | Reg<D>): Expr<D> {
     return this.reduce("max", x);
   }

@@ -62,6 +62,14 @@ const binaryDTypes: { readonly [F in BinaryFn]: readonly string[] } = {
 const comparisons: readonly string[] = ["eq", "ne", "lt", "le", "gt", "ge"];
 export const isComparison = (fn: BinaryFn): boolean => comparisons.includes(fn);
 
+/** For messages: a value's line. What each thread has from the start, as its lane, is made at no line of the author's. */
+export function whereMade(
+  what: string,
+  { op, at }: Value,
+): readonly { readonly what: string; readonly at: Location }[] {
+  return op.kind === "id" ? [] : [{ what: `${what} was made`, at }];
+}
+
 /** @throws DTypeError that names the operation, its operands' types and the lines they come from */
 export function resultType(op: Exclude<Op, Leaf>, at: Location): Type {
   switch (op.kind) {
@@ -247,7 +255,7 @@ function requireDType(what: string, value: Value, allowed: readonly string[], at
   const narrow = value.type.dtype.kind === "float" && value.type.dtype !== f32;
   throw new DTypeError(`${what} doesn't take ${formatType(value.type)}, only ${allowed.join(", ")}`, {
     at,
-    related: [{ what: "the operand was made", at: value.at }],
+    related: whereMade("the operand", value),
     hint: narrow ? `${value.type.dtype.name} is for storage: write .to(f32) first` : undefined,
   });
 }
@@ -256,7 +264,7 @@ function requireScalar(what: string, value: Value, at: Location): void {
   if (value.type.lanes === 1) return;
   throw new DTypeError(`${what} takes one element, not ${formatType(value.type)}`, {
     at,
-    related: [{ what: "the operand was made", at: value.at }],
+    related: whereMade("the operand", value),
     hint: "Take its lanes with .lane(i)",
   });
 }
@@ -268,10 +276,7 @@ function requireSame(what: string, a: Value, b: Value, at: Location): void {
 function mismatch(what: string, a: Value, b: Value, at: Location): never {
   throw new DTypeError(`${what} of ${formatType(a.type)} and ${formatType(b.type)}`, {
     at,
-    related: [
-      { what: `${formatType(a.type)} was made`, at: a.at },
-      { what: `${formatType(b.type)} was made`, at: b.at },
-    ],
+    related: [...whereMade(formatType(a.type), a), ...whereMade(formatType(b.type), b)],
     hint: "Convert one side with .to(...), which says what rounding costs",
   });
 }
@@ -282,7 +287,7 @@ function requireIndex(index: readonly Value[], rank: number, name: string, at: L
     if (value.type.dtype !== i32 || value.type.lanes !== 1) {
       throw new DTypeError(`An index of ${name} is ${formatType(value.type)}; indices are i32`, {
         at,
-        related: [{ what: "the index was made", at: value.at }],
+        related: whereMade("the index", value),
         hint: "Write .to(i32)",
       });
     }

@@ -26,6 +26,7 @@ import {
   wgmmaAtom,
 } from "../dsl/index.ts";
 import { composition, makeLayout, parseLayout, Swizzle } from "../dsl/layout/index.ts";
+import { callerOfKernels } from "./caller.ts";
 import { type GemmConfig, planOf, tileK } from "./gemm-plan.ts";
 import type { OutName } from "./ll-gemm.ts";
 import { fillRing } from "./ring.ts";
@@ -40,7 +41,7 @@ export function gemmBf16<Out extends OutName>(config: GemmConfig<Out>) {
     x: input(bf16, [M, K], { alignBytes }),
     y: output(out, [M, N], { alignBytes: alignBytesY }),
   };
-  return kernel({ name: `gemm_bf16_m${M}_n${N}_k${K}`, grid, block, params }, (t, { w }) => {
+  return kernel({ name: `gemm_bf16_m${M}_n${N}_k${K}`, grid, block, params, at: callerOfKernels() }, (t, { w }) => {
     const { tileM, tileN, tilesM, stages, consumers, byTma, lanesY } = plan;
     const sX = t.sharedTile(bf16, ringOf(tileM, stages), { alignBytes: 1024 }); // (tileM, 64, stages)
     const sW = t.sharedTile(bf16, ringOf(tileN, stages), { alignBytes: 1024 }); // (tileN, 64, stages)

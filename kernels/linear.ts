@@ -3,33 +3,25 @@
  * low-latency kernel: from the table of what was measured (tuned/, written by `npm run tune`), or else by its neighbours in
  * there; beyond that the general GEMM.
  */
-import {
-  ArgumentError,
-  bf16,
-  type Dim,
-  type DType,
-  e4m3,
-  f32,
-  type Params,
-  ShapeError,
-  Size,
-  UnsupportedError,
-} from "../dsl/index.ts";
-import { describe } from "../dsl/check.ts";
+import { ArgumentError, bf16, type Dim, type DType, e4m3, f32, type Params, UnsupportedError } from "../dsl/index.ts";
+import { describe, describeDType } from "../dsl/check.ts";
 import { maxOf } from "../dsl/size.ts";
+import { callerOfKernels } from "./caller.ts";
 import type { NoParams, WithEpilogue } from "./epilogue.ts";
 import { gemmBf16 } from "./gemm.ts";
 import { type Choice, choicesFor, formatChoice, kernelOf, parseChoice, type Product } from "./linear-space.ts";
 import type { llGemmDotBf16, llGemmDotE4m3, llGemmDotF32 } from "./ll-gemm-dot.ts";
-import { type GemmSizes, type InName, type OutName, rowAlignBytes } from "./ll-gemm.ts";
-import { tableFor, type TunedEntry } from "./tuned.ts";
+import { type GemmSizes, type InName, type OutName, requireConfig, rowAlignBytes } from "./ll-gemm.ts";
+import { requireTable, tableOf, type TunedEntry, type TunedTable } from "./tuned.ts";
 
 /** What to multiply. Tensors are contiguous, rows of K (x, w) or N (y). */
 export interface LinearConfig<In extends InName = InName, Out extends OutName = OutName> extends GemmSizes<Out> {
   /** Of w; x is of the same type, bf16 where w is f32. */
   readonly weights: DType<In>;
-  /** The GPU's name, as `cuda.device` says it: whose table is used. Default: an H200. */
+  /** The GPU's name, as `cuda.device` says it: whose table is used, if there is one; else that of an H200. */
   readonly device?: string;
+  /** What `npm run tune -- --table mine.json` wrote, instead of the tables that we have. */
+  readonly table?: TunedTable;
   /** The same bits for a token however many there are beside it, up to 16. Costs speed for 1 and 2 tokens. */
   readonly batchInvariant?: boolean;
   /** Elements from row to row, and within a row, where they may differ from contiguous: then there is an error. */
@@ -40,10 +32,12 @@ export interface LinearConfig<In extends InName = InName, Out extends OutName = 
 export interface LinearChoice {
   /** As text, e.g. "mma rows=16 cluster=8 warps=4 pieces=4 early=2", or "gemm". */
   readonly choice: string;
-  /** `tuned`: measured for these sizes; `near`: for the sizes named, the nearest that were; `default`: neither. */
+  /** `tuned`: measured for these sizes on `measuredOn`; `near`: for the sizes named, the nearest that were; `default`: neither. */
   readonly from: "tuned" | "near" | "default";
   /** What `near` took it from: [N, K]. */
   readonly near?: readonly [N: number, K: number];
+  /** Of `tuned` and `near`: the GPU of the table. Not your own where there is no table of that. */
+  readonly measuredOn?: string;
 }
 
 /** The kernel of y = x w^T: its parameters are w, x and y, with scales for e4m3, and the epilogue's. */
@@ -71,6 +65,7 @@ export function linear<In extends InName, Out extends OutName, P extends Params 
   if (choice === "gemm") {
     if (epilogue) {
       throw new UnsupportedError("The general GEMM, for more than 16 tokens, has no epilogue", {
+        at: callerOfKernels(),
         hint: "Apply it by a kernel of its own, or let M be at most 16",
       });
     }
@@ -84,27 +79,30 @@ export function linear<In extends InName, Out extends OutName, P extends Params 
  * What linear() takes for these sizes.
  * ```ts
  * chooseLinear({ M: 8, N: 256, K: 7168, weights: bf16, out: f32 }).from // "tuned"
+ * chooseLinear({ M: 8, N: 256, K: 7168, weights: bf16, out: f32, device: "NVIDIA H100" }).measuredOn // NVIDIA H200 ...
  * ```
  * @throws as linear()
  */
 export function chooseLinear(config: LinearConfig): LinearChoice {
   requireServed(config);
-  const { M, N, K, weights, device, batchInvariant = false } = config;
+  const { M, N, K, weights, device, table = tableOf(device), batchInvariant = false } = config;
   if (maxOf(M) > 16) return { choice: "gemm", from: "default" };
   // Dot products add in another order than tensor cores, and the table changes between both with the tokens.
   const tokens = batchInvariant ? 16 : maxOf(M);
   const product: Product = { M: tokens, N: maxOf(N), K: maxOf(K), dtype: weights.name };
   const choices = choicesFor(product).filter(({ family }) => serves(family, config));
   const counted = [1, 2, 4, 8, 16].find((most) => tokens <= most) ?? 16;
-  const entries = tableFor(device).filter(({ dtype }) => dtype === weights.name);
+  const entries = table.entries.filter(({ dtype }) => dtype === weights.name);
+  const measuredOn = table.device;
   const octaves = (a: number, b: number) => Math.abs(Math.log2(a / b));
   const distance = ({ M, N, K }: TunedEntry) => 2 * octaves(M, counted) + octaves(N, product.N) + octaves(K, product.K);
   const sizesAreKnown = typeof N === "number" && typeof K === "number";
   for (const entry of entries.toSorted((a, b) => distance(a) - distance(b))) {
     const near = [entry.N, entry.K] as const;
-    if (distance(entry) === 0 && sizesAreKnown) return { choice: entry.choice, from: "tuned" };
+    if (distance(entry) === 0 && sizesAreKnown) return { choice: entry.choice, from: "tuned", measuredOn };
     const alike = mostAlike(parseChoice(entry.choice), choices);
-    if (alike) return sizesAreKnown ? { choice: formatChoice(alike), from: "near", near } : byDefault(alike);
+    if (alike)
+      return sizesAreKnown ? { choice: formatChoice(alike), from: "near", near, measuredOn } : byDefault(alike);
   }
   const [first] = choices;
   return first ? byDefault(first) : { choice: weights.name === "f32" ? "dot" : "mma", from: "default" };
@@ -135,47 +133,43 @@ function mostAlike({ family, options }: Choice, choices: readonly Choice[]): Cho
 
 /** @throws UnsupportedError, ShapeError, ArgumentError */
 function requireServed(config: LinearConfig): void {
-  if (typeof config !== "object" || config === null) {
-    throw new ArgumentError(`linear takes one object, not ${describe(config)}`, {
-      hint: "linear({ M: 8, N: 256, K: 7168, weights: bf16, out: f32 })",
-    });
-  }
-  const { M, N, K, weights, device, strides = {}, batchInvariant } = config;
+  requireConfig("linear", config, ["weights", "device", "table", "batchInvariant", "strides"]);
+  const at = callerOfKernels();
+  const { M, N, K, weights, device, table, strides = {}, batchInvariant } = config;
   if (device !== undefined && typeof device !== "string") {
-    throw new ArgumentError(`A device is named by a string, e.g. "NVIDIA H200", not by ${describe(device)}`);
+    throw new ArgumentError(`A device is named by a string, e.g. "NVIDIA H200", not by ${describe(device)}`, { at });
   }
+  if (table !== undefined) requireTable(table, at);
   if (weights !== (bf16 as DType) && weights !== (e4m3 as DType) && weights !== (f32 as DType)) {
-    throw new UnsupportedError(`linear takes weights in bf16, e4m3 or f32, not in ${describe(weights)}`);
-  }
-  for (const [name, dim] of Object.entries({ M, N, K })) {
-    if (dim instanceof Size || (Number.isInteger(dim) && (dim as number) >= 1)) continue;
-    throw new ShapeError(`linear takes whole numbers from 1 on, or sizes; ${name} is ${describe(dim)}`);
+    throw new UnsupportedError(`linear takes weights in bf16, e4m3 or f32, not in ${describeDType(weights)}`, { at });
   }
   const rows: Readonly<Record<string, Dim>> = { x: K, w: K, y: N };
   if (typeof strides !== "object" || strides === null) {
-    throw new ArgumentError(`Strides are those of x, w and y by name, not ${describe(strides)}`);
+    throw new ArgumentError(`Strides are those of x, w and y by name, not ${describe(strides)}`, { at });
   }
   for (const [name, given] of Object.entries<unknown>(strides)) {
     const known = Object.hasOwn(rows, name) ? rows[name] : undefined;
     if (known === undefined || !Array.isArray(given)) {
-      throw new ArgumentError(`Strides are [row, column] of x, w or y; ${name} has ${describe(given)}`);
+      throw new ArgumentError(`Strides are [row, column] of x, w or y; ${name} has ${describe(given)}`, { at });
     }
     const [row, column] = given as readonly unknown[];
     if (column === 1 && row === known) continue;
     throw new UnsupportedError(
       `${name} has rows ${describe(row)} apart and elements ${describe(column)} apart; no kernel serves that`,
-      { hint: `Make it contiguous: [${known}, 1]` },
+      { at, hint: `Make it contiguous: [${known}, 1]` },
     );
   }
   if (maxOf(M) <= 16) return;
   const up = typeof M === "number" ? `${M} tokens` : `up to ${maxOf(M)} tokens`;
   if (weights !== (bf16 as DType)) {
     throw new UnsupportedError(`No kernel serves ${up} with weights in ${weights.name}`, {
+      at,
       hint: 'Up to 16: for a Size say so, size("M", { max: 16 })',
     });
   }
   if (batchInvariant) {
     throw new UnsupportedError(`Results for ${up} are not those for fewer, bit for bit`, {
+      at,
       hint: "Multiply 16 tokens at a time, or leave batchInvariant out",
     });
   }

@@ -32,6 +32,7 @@ import {
   inF32,
   type InName,
   type OutName,
+  requireConfig,
   requireCounts,
 } from "./ll-gemm.ts";
 
@@ -163,7 +164,9 @@ function dotProducts<W extends InName, X extends InName>(
   });
 }
 
-function planOf({ N, K, rows = 1, prefetch = 8, ...given }: LlGemmDotConfig, dtype: DType) {
+function planOf(config: LlGemmDotConfig, dtype: DType) {
+  requireConfig("llGemmDot", config, ["warps", "rows", "prefetch"]);
+  const { N, K, rows = 1, prefetch = 8, ...given } = config;
   /** Elements per load: what 16 bytes hold, less where rows are not a multiple of that. */
   const lanes = powerOfTwoDivisor(K, 16 / dtype.bytes) as 1 | 2 | 4 | 8 | 16;
   const { warps = fewestIdle(K, lanes) } = given;

@@ -32,6 +32,7 @@ import {
 } from "../dsl/index.ts";
 import { type Layout, makeLayout, parseLayout } from "../dsl/layout/index.ts";
 import { maxOf } from "../dsl/size.ts";
+import { callerOfKernels } from "./caller.ts";
 import type { NoParams, WithEpilogue } from "./epilogue.ts";
 import {
   type Gemm,
@@ -41,6 +42,7 @@ import {
   inF32,
   type InName,
   type OutName,
+  requireConfig,
   requireCounts,
   rowAlignBytes,
 } from "./ll-gemm.ts";
@@ -197,7 +199,9 @@ function parkingOf(dtype: DType, rows: number, turnK: number, warps: number, tur
   );
 }
 
-function planOf({ M, N, K, rows = 16, cluster = 8, parked = 0, ...given }: LlGemmMmaConfig, dtype: DType) {
+function planOf(config: LlGemmMmaConfig, dtype: DType) {
+  requireConfig("llGemmMma", config, ["warps", "rows", "cluster", "pieces", "early", "parked"]);
+  const { M, N, K, rows = 16, cluster = 8, parked = 0, ...given } = config;
   const piece = 64 / dtype.bytes;
   const perBlock = Math.ceil(maxOf(K) / (cluster * piece));
   const { warps = Math.min(4, perBlock) } = given;
@@ -209,6 +213,7 @@ function planOf({ M, N, K, rows = 16, cluster = 8, parked = 0, ...given }: LlGem
     requireCounts("llGemmMma", { parked }, 16);
     if (rowAlignBytes(K, dtype) !== 16) {
       throw new ShapeError(`parked takes rows of whole 16 bytes, not of ${K} ${dtype.name}`, {
+        at: callerOfKernels(),
         hint: `K a multiple of ${16 / dtype.bytes}, promised for a Size by { multipleOf }; others with parked: 0`,
       });
     }

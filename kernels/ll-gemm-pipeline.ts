@@ -13,7 +13,16 @@
 import { ceilDiv, dims, type Expr, type MmaAtom, mmaAtoms, type Params, type Tile, tiledMma } from "../dsl/index.ts";
 import { composition, makeLayout, parseLayout, Swizzle } from "../dsl/layout/index.ts";
 import type { NoParams, WithEpilogue } from "./epilogue.ts";
-import { type Gemm, type GemmSizes, inBf16, inE4m3, type InName, type OutName, rowAlignBytes } from "./ll-gemm.ts";
+import {
+  type Gemm,
+  type GemmSizes,
+  inBf16,
+  inE4m3,
+  type InName,
+  type OutName,
+  requireConfig,
+  rowAlignBytes,
+} from "./ll-gemm.ts";
 import { addPartials, partialSums, partialTile } from "./split-k.ts";
 
 export interface LlGemmPipelineConfig<Out extends OutName = OutName> extends GemmSizes<Out> {
@@ -44,7 +53,9 @@ export function llGemmPipelineE4m3<Out extends OutName, P extends Params = NoPar
   return inE4m3("ll_gemm_pipeline", config, launch, (gemm) => multiply(gemm, mmaAtoms.m16n8k32.e4m3, config));
 }
 
-function launchOf({ N, cluster = 8 }: LlGemmPipelineConfig) {
+function launchOf(config: LlGemmPipelineConfig) {
+  requireConfig("llGemmPipeline", config, ["cluster", "stages"]);
+  const { N, cluster = 8 } = config;
   return { grid: dims.mul(ceilDiv(N, 16), cluster), cluster, block: (copyWarps + mmaWarps) * 32 };
 }
 

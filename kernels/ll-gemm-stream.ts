@@ -30,6 +30,7 @@ import {
 } from "../dsl/index.ts";
 import { composition, makeLayout, Swizzle } from "../dsl/layout/index.ts";
 import { maxOf } from "../dsl/size.ts";
+import { callerOfKernels } from "./caller.ts";
 import type { NoParams, WithEpilogue } from "./epilogue.ts";
 import * as ll from "./ll-gemm.ts";
 import { fillRing } from "./ring.ts";
@@ -132,9 +133,12 @@ function multiply<In extends ll.InName>(
   addPartials(t, splitK, sums, tileN, storeOf(t.pdl.afterBarrier()));
 }
 
-function planOf({ M, N, K, ...given }: LlGemmStreamConfig, dtype: DType) {
+function planOf(config: LlGemmStreamConfig, dtype: DType) {
+  ll.requireConfig("llGemmStream", config, ["rows", "cluster", "boxes", "stages", "groups"]);
+  const { M, N, K, ...given } = config;
   if (ll.rowAlignBytes(K, dtype) !== 16) {
     throw new ShapeError(`ll_gemm_stream takes rows of whole 16 bytes, not of ${K} ${dtype.name}`, {
+      at: callerOfKernels(),
       hint: `K a multiple of ${16 / dtype.bytes}, promised for a Size by { multipleOf }; others are for llGemmMma`,
     });
   }

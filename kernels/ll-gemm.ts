@@ -4,10 +4,12 @@
  * those of an epilogue.
  */
 import {
+  ArgumentError,
   bf16,
   type Dependent,
   type Dim,
   type DType,
+  DTypeError,
   e4m3,
   type Early,
   type Expr,
@@ -19,10 +21,13 @@ import {
   output,
   type Params,
   ShapeError,
+  Size,
   type Tensor,
   type Thread,
 } from "../dsl/index.ts";
-import { maxOf, powerOfTwoDivisor } from "../dsl/size.ts";
+import { describe, describeDType, requireOptions } from "../dsl/check.ts";
+import { isDim, maxOf, minOf, powerOfTwoDivisor } from "../dsl/size.ts";
+import { callerOfKernels } from "./caller.ts";
 import { applyEpilogue, type NoParams, type Place, type WithEpilogue } from "./epilogue.ts";
 
 /** Types of weights and tokens. */
@@ -32,7 +37,9 @@ export type OutName = "f32" | "bf16" | "e4m3";
 export interface GemmSizes<Out extends OutName = OutName> {
   /** Tokens; like N and K a number, or a Size known at launch. */
   readonly M: Dim;
+  /** Outputs per token: rows of the weights. */
   readonly N: Dim;
+  /** Inputs per token: what each sum goes over. */
   readonly K: Dim;
   /** Results are rounded to it once, to nearest even; e4m3 saturates. */
   readonly out: DType<Out>;
@@ -137,11 +144,13 @@ function traced<Own extends Params, P extends Params>(
 ): Kernel<Own & P> {
   if (maxOf(M) > 16) {
     throw new ShapeError(`${name} serves 1 to 16 tokens, not ${typeof M === "number" ? M : `${M} up to ${M.max}`}`, {
+      at: callerOfKernels(),
       hint: 'For a Size say so: size("M", { max: 16 })',
     });
   }
   const params: Own = { ...own, ...epilogue?.params };
-  return kernel({ name: `${name}_m${M}_n${N}_k${K}`, grid, block, cluster, params }, body) as Kernel<Own & P>;
+  const at = callerOfKernels();
+  return kernel({ name: `${name}_m${M}_n${N}_k${K}`, grid, block, cluster, params, at }, body) as Kernel<Own & P>;
 }
 
 /** `handles` are of all parameters, those of the epilogue too. */
@@ -167,6 +176,43 @@ export function rowAlignBytes(K: Dim, dtype: DType): number {
 export function requireCounts(kernel: string, counts: Readonly<Record<string, number>>, most: number): void {
   for (const [what, count] of Object.entries(counts)) {
     if (Number.isInteger(count) && count >= 1 && count <= most) continue;
-    throw new ShapeError(`${what} of ${kernel}: a whole number from 1 to ${most}, not ${count}`);
+    throw new ShapeError(`${what} of ${kernel}: a whole number from 1 to ${most}, not ${describe(count)}`, {
+      at: callerOfKernels(),
+    });
+  }
+}
+
+/**
+ * What every configuration has, and no options but `own`.
+ * @throws ArgumentError, ShapeError, DTypeError
+ */
+export function requireConfig(kernel: string, config: GemmSizes, own: readonly string[]): void {
+  const at = callerOfKernels();
+  if (typeof config !== "object" || config === null) {
+    throw new ArgumentError(`${kernel} takes one object, not ${describe(config)}`, {
+      at,
+      hint: `${kernel}({ M: 8, N: 256, K: 7168, ${kernel === "linear" ? "weights: bf16, " : ""}out: f32 })`,
+    });
+  }
+  requireOptions(config, ["M", "N", "K", "out", "epilogue", ...own], at);
+  const { M, N, K, out } = config;
+  for (const [name, dim] of Object.entries({ M, N, K })) {
+    const isSize = dim instanceof Size;
+    const declared = !isSize || dim.term.kind === "named";
+    if (isDim(dim) && minOf(dim) >= 1 && maxOf(dim) <= 2 ** 31 - 1 && declared) continue;
+    const given = isSize ? String(dim) : describe(dim);
+    throw new ShapeError(`${kernel} takes whole numbers from 1 on, or sizes; ${name} is ${given}`, {
+      at,
+      hint: isSize ? `Declare it with at least 1: size("${name}", { max: 16 })` : undefined,
+    });
+  }
+  if (out === undefined) {
+    throw new DTypeError("out is missing: it says in what dtype results are stored", { at, hint: "Write out: bf16" });
+  }
+  if (out !== (bf16 as DType) && out !== (f32 as DType) && out !== (e4m3 as DType)) {
+    throw new DTypeError(`out is bf16, f32 or e4m3, not ${describeDType(out)}`, {
+      at,
+      hint: "Pass the dtype itself, as imported from tegula: out: bf16",
+    });
   }
 }

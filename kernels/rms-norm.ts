@@ -22,6 +22,7 @@ import {
   scalar,
   ShapeError,
 } from "../dsl/index.ts";
+import { callerOfKernels } from "./caller.ts";
 
 export interface RmsNormConfig {
   /** Rows: a number, or a Size known at launch. */
@@ -47,6 +48,14 @@ export function rmsNormReference(x: HostTensor, residual: HostTensor, weight: Ho
   return { residual: sum, y };
 }
 
+/**
+ * The kernel of one RMSNorm with residual add, in bf16; what it computes stands above. `weight` is frozen, `eps` a scalar.
+ * ```ts
+ * const norm = rmsNorm({ M: size("M", { max: 64 }), H: 4096 });
+ * const { y, residual } = await run(backend, norm, { weight, eps: 1e-6, x, residual: before });
+ * ```
+ * @throws ShapeError for rows without elements, or warps beyond 1 to 32
+ */
 export function rmsNorm({ M, H, warps = Math.min(8, ceilDiv(H, 256)) }: RmsNormConfig) {
   if (!(Number.isInteger(H) && H >= 1 && Number.isInteger(warps) && warps >= 1 && warps <= 32)) {
     throw new ShapeError(`rmsNorm takes rows of at least 1 element and 1 to 32 warps, not ${H} and ${warps}`);
@@ -61,6 +70,7 @@ export function rmsNorm({ M, H, warps = Math.min(8, ceilDiv(H, 256)) }: RmsNormC
       name: `rms_norm_m${M}_h${H}`,
       grid: M,
       block,
+      at: callerOfKernels(),
       params: {
         weight: frozen(bf16, [H], { alignBytes }),
         eps: scalar(f32),

@@ -18,8 +18,9 @@ import { type Case, cases, type InName, tokenCounts } from "./bench/cases.ts";
 import { Bench, type Cell } from "./bench/measure.ts";
 import { readmeWith, type Run, summary, table } from "./bench/report.ts";
 import { roofline } from "./bench/roofline.ts";
-import { fail, progress } from "./terminal.ts";
+import { fail, progress, showHelp } from "./terminal.ts";
 
+showHelp(import.meta.filename);
 const { values: options } = parseArgs({
   options: {
     group: { type: "string" },

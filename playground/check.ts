@@ -22,10 +22,11 @@ import { openWgsl } from "../backends/wgsl/index.ts";
 import { ArgumentError, NotFoundError, TegulaError } from "../dsl/index.ts";
 import { at, check, type Checked, type Device } from "./check/verdicts.ts";
 import { subjectsIn } from "./check/subjects.ts";
-import { progress } from "./terminal.ts";
+import { progress, showHelp } from "./terminal.ts";
 
 const usage = "npm run check -- FILE [--kernel NAME] [--schedules 2] [--seed 1]";
 
+showHelp(import.meta.filename);
 try {
   process.exitCode = await main();
 } catch (error) {
@@ -53,7 +54,9 @@ async function main(): Promise<number> {
       const { name, ir, at } = subject.kernel;
       const checked = await check(subject, devices, schedules, seed, (done, all) => progress(name, done, all));
       const title = subject.name === name ? name : `${subject.name}: ${name}`;
-      console.log(`${title}, made at ${at.file}:${at.line}, ${ir.block} threads a block`);
+      // Our own factories name who calls them, which here is this script.
+      const made = at.file.includes("playground/check/") ? `by ${file}` : `at ${at.file}:${at.line}`;
+      console.log(`${title}, made ${made}, ${ir.block} threads a block`);
       found += show(checked, schedules);
     }
   } finally {
@@ -96,7 +99,8 @@ function showCounts({ of, sizes }: NonNullable<Checked["counts"]>): void {
     ["shuffles", of.shuffles, ""],
     ["barrier waits", of.barriers, ""],
     ["atomics", of.atomics, ""],
-    ["mma", of.mmas, `${of.flops} flops in all`],
+    ["mma", of.mmas, ""],
+    ["flops in all", of.flops, ""],
   ] as const;
   console.log(`  counts by warps${at(sizes)}`);
   for (const [what, count, more] of rows)

@@ -10,6 +10,7 @@ import { diskCacheState } from "../backends/cuda/cache-disk.ts";
 import { findCompiler } from "../backends/cuda/compile.ts";
 import { formatBytes, PrimaryContext } from "../backends/cuda/context.ts";
 import { deviceCount, deviceInfo, openDriver } from "../backends/cuda/driver.ts";
+import { askDoctor } from "../backends/cuda/libraries.ts";
 
 export interface Finding {
   readonly name: string;
@@ -138,5 +139,6 @@ function cache(): Found {
 }
 
 function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  const message = error instanceof Error ? error.message : String(error);
+  return message.replace(askDoctor, "").trimEnd(); // this is the doctor
 }

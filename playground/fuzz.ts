@@ -13,7 +13,7 @@ import { fork } from "node:child_process";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { commandOf, type Message, type Task } from "./fuzz/worker.ts";
-import { progress } from "./terminal.ts";
+import { progress, showHelp } from "./terminal.ts";
 
 /** Of one process, so that what a driver leaks doesn't add up. */
 const kernelsPerWorker = 2000;
@@ -47,6 +47,7 @@ function readOptions(): Task {
   }
 }
 
+showHelp(import.meta.filename);
 const options = readOptions();
 const { from, kernels } = options;
 const start = performance.now();

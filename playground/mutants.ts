@@ -15,8 +15,9 @@ import { ArgumentError, TegulaError } from "../dsl/index.ts";
 import { mutants } from "./mutants/all.ts";
 import { faultClasses, type Mutant } from "./mutants/mutant.ts";
 import { type Outcome, Workspace } from "./mutants/workspace.ts";
-import { progress } from "./terminal.ts";
+import { progress, showHelp } from "./terminal.ts";
 
+showHelp(import.meta.filename);
 try {
   process.exitCode = await main();
 } catch (error) {

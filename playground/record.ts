@@ -19,8 +19,9 @@ import { instructions } from "./record/matrix.ts";
 import { fileOf, formatRecording, type Recorded, recordingsFolder } from "./record/recording.ts";
 import { type Evidence, type Taken, take, takeTiles } from "./record/session.ts";
 import { specimens } from "./record/specimens.ts";
-import { fail, progress } from "./terminal.ts";
+import { fail, progress, showHelp } from "./terminal.ts";
 
+showHelp(import.meta.filename);
 const { values: options } = parseArgs({
   options: {
     tiles: { type: "string", default: "0" },

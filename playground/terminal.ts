@@ -1,5 +1,14 @@
 /** What scripts show while they work, and when they can't. */
+import { readFileSync } from "node:fs";
 import { TegulaError } from "../dsl/index.ts";
+
+/** For -h and --help: prints the comment at the script's head, which says how to call it, and ends the script. */
+export function showHelp(script: string): void {
+  if (!process.argv.slice(2).some((argument) => argument === "-h" || argument === "--help")) return;
+  const [, head = ""] = /^\/\*\*\n(.*?)\n \*\/$/ms.exec(readFileSync(script, "utf8")) ?? [];
+  console.log(head.replaceAll(/^ \* ?/gm, ""));
+  process.exit(0);
+}
 
 /** A bar, on a terminal only; it goes when all is done. */
 export function progress(what: string, done: number, all: number): void {

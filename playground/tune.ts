@@ -17,10 +17,11 @@ import { kernelOf, parseChoice } from "../kernels/linear-space.ts";
 import type { TunedEntry, TunedTable } from "../kernels/tuned.ts";
 import type { Case } from "./bench/cases.ts";
 import { Bench, type Weights } from "./bench/measure.ts";
-import { fail, progress } from "./terminal.ts";
+import { fail, progress, showHelp } from "./terminal.ts";
 import { Compilers } from "./tune/compilers.ts";
 import { choicesToTry, order, shapesToTune } from "./tune/search.ts";
 
+showHelp(import.meta.filename);
 const { values: options } = parseArgs({
   options: {
     group: { type: "string" },

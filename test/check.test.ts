@@ -66,6 +66,7 @@ describe("on a file of kernels", { timeout: 60_000 }, () => {
     expect(section.join("\n")).toMatch(
       /counts by warps, at N = 3, K = 8192\n {4}global loads {10}192 {2}98304 bytes, 16\.0/,
     );
+    expect(section.join("\n")).toMatch(/^ {4}mma +0\n {4}flops in all +[1-9]\d*$/m);
   });
 
   test.each([
@@ -113,9 +114,14 @@ describe("exit codes", { timeout: 60_000 }, () => {
 
   test("0 for our own factories, called with sizes", async () => {
     const { code, stdout } = await script("kernels/rms-norm.ts");
-    expect(stdout).toMatch(/^rmsNorm: rms_norm_mM_h2880, made at kernels\/rms-norm\.ts:\d+/m);
+    expect(stdout).toMatch(/^rmsNorm: rms_norm_mM_h2880, made by kernels\/rms-norm\.ts/m);
     expect(stdout).toMatch(/^1 kernel checked, nothing found/m);
     expect(code).toBe(0);
+  });
+
+  test("a factory that names who calls it is said to be in the file", async () => {
+    const { stdout } = await script("kernels/ll-gemm-dot.ts", "--kernel", "llGemmDotBf16", "--schedules", "0");
+    expect(stdout).toMatch(/^llGemmDotBf16: ll_gemm_dot_\w+, made by kernels\/ll-gemm-dot\.ts, /m);
   });
 
   test.each([

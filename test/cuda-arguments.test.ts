@@ -91,7 +91,7 @@ describe.skipIf(!cCompiler)("arguments on a stand-in driver", () => {
       const missing = openCuda({ capability: [12, 0] });
       await expect(missing).rejects.toThrow(NoDeviceError);
       await expect(missing).rejects.toThrow(
-        "There is no CUDA device of compute capability 12.0: Fake H0 has compute capability 10.0, Fake H1 has compute",
+        /^There is no CUDA device of compute capability 12\.0: Fake H0 has compute capability 10\.0, Fake H1 has compute.*\n.*npm run doctor/,
       );
       await expect(openCuda({ capability: [9, 0], ordinal: 0 })).rejects.toThrow(
         /9\.0: Fake H0 has compute capability/,

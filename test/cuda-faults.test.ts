@@ -263,15 +263,19 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   });
 
   it("says that there is no such device", async () => {
-    await expect(openCuda({ ordinal: 1 })).rejects.toThrow("There is no CUDA device 1; 1 found");
+    await expect(openCuda({ ordinal: 1 })).rejects.toThrow(/^There is no CUDA device 1; 1 found\n.*npm run doctor/);
     await expect(openCuda({ ordinal: NaN })).rejects.toThrow(NoDeviceError);
     fake.noDevice();
     expect(cudaAvailable()).toBe(false);
   });
 
   it.each([
-    [34, NoDriverError, /libcuda\.so\.1 is only a stand-in to link with, of the CUDA toolkit: .*\n.*LD_LIBRARY_PATH/],
-    [100, NoDeviceError, /^No NVIDIA GPU: CUDA_ERROR_FAKE \(100: made up\) \(driver .*\n.*nvidia-smi/],
+    [
+      34,
+      NoDriverError,
+      /libcuda\.so\.1 is only a stand-in to link with, of the CUDA toolkit: .*\n.*LD_LIBRARY_PATH.*npm run doctor/,
+    ],
+    [100, NoDeviceError, /^No NVIDIA GPU: CUDA_ERROR_FAKE \(100: made up\) \(driver .*\n.*nvidia-smi.*npm run doctor/],
     [803, DeviceError, /^CUDA doesn't start: CUDA_ERROR_FAKE \(803: made up\) .*\n.*restart the machine/],
   ] as const)("says what to do when cuInit answers %i", async (result, failure, message) => {
     const path = join(mkdtempSync(join(folder, "driver-")), "libcuda.so.1");
@@ -290,7 +294,9 @@ describe.skipIf(!cCompiler)("faults on a stand-in driver", () => {
   it("lists what it tried when there is no driver", async () => {
     vi.stubEnv("TEGULA_LIBCUDA", "/nowhere/libcuda.so.1");
     await expect(openCuda()).rejects.toThrow(NoDriverError);
-    await expect(openCuda()).rejects.toThrow(/at TEGULA_LIBCUDA\. Tried:\n    \/nowhere\/libcuda\.so\.1: no such file/);
+    await expect(openCuda()).rejects.toThrow(
+      /at TEGULA_LIBCUDA\. Tried:\n    \/nowhere\/libcuda\.so\.1: no such file[^]*npm run doctor/,
+    );
     vi.stubEnv("TEGULA_LIBCUDA", process.env["TEGULA_LIBNVRTC"] ?? "");
     await expect(openCuda()).rejects.toThrow(/not a driver that Tegula can use: Cannot find function 'cuInit'/);
     await expect(openCuda()).rejects.toThrow(DriverTooOldError);

@@ -72,6 +72,7 @@ describe("the doctor", patience, () => {
     ]) {
       expect(stdout).toMatch(line);
     }
+    expect(stdout).not.toContain("npm run doctor"); // what errors say to others
     const [table = "", , mend = ""] = stdout.split("\n\n");
     const columns = table
       .split("\n")

@@ -1,7 +1,20 @@
 /** `linear`: what it takes for which sizes, that all it may take is right, and that few tokens give the bits of many. */
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, test } from "vitest";
 import type { Backend } from "../backends/backend.ts";
-import { bf16, e4m3, f16, f32, HostTensor, size, UnsupportedError } from "../dsl/index.ts";
+import { emitCuda } from "../backends/cuda/index.ts";
+import {
+  bf16,
+  dims,
+  e4m3,
+  f16,
+  f32,
+  HostTensor,
+  type Kernel,
+  size,
+  TegulaError,
+  UnsupportedError,
+} from "../dsl/index.ts";
 import {
   checkBits,
   chooseLinear,
@@ -9,18 +22,30 @@ import {
   gemmReference,
   linear,
   type LinearConfig,
+  llGemmDotBf16,
+  llGemmDotF32,
+  llGemmMmaBf16,
+  llGemmPipelineE4m3,
+  llGemmStreamBf16,
   randomTensor,
   relu,
   seededRandom,
 } from "../kernels/index.ts";
 import { formatChoice, kernelOf, parseChoice } from "../kernels/linear-space.ts";
-import { tableFor, type TunedEntry } from "../kernels/tuned.ts";
+import { tableFor, tableOf, type TunedEntry } from "../kernels/tuned.ts";
 import { choicesToTry, shapesToTune } from "../playground/tune/search.ts";
 import { devices, runGuarded } from "./harness.ts";
+import { caught } from "./mistake.ts";
 
 const dtypes = { bf16, e4m3, f32 } as const;
 const tokenOf = (name: string) => (name === "e4m3" ? e4m3 : bf16);
 const entries = tableFor();
+const here = "test/linear.test.ts";
+const tableWith = (choice: string) => ({
+  device: "NVIDIA X1",
+  date: "2026-11-23",
+  entries: [{ dtype: "bf16", N: 256, K: 7168, M: 8, choice, us: 3 }],
+});
 const weightsOf = ({ dtype }: TunedEntry) => dtypes[dtype as keyof typeof dtypes];
 
 test("every entry of the table is what linear takes for its sizes, and a kernel", () => {
@@ -28,7 +53,7 @@ test("every entry of the table is what linear takes for its sizes, and a kernel"
   for (const entry of entries) {
     const { M, N, K, choice } = entry;
     const config = { M, N, K, weights: weightsOf(entry), out: bf16 };
-    expect(chooseLinear(config)).toEqual({ choice, from: "tuned" });
+    expect(chooseLinear(config)).toEqual({ choice, from: "tuned", measuredOn: tableOf().device });
     expect(formatChoice(parseChoice(choice))).toBe(choice);
     expect(entry.us).toBeGreaterThan(0.5);
   }
@@ -60,9 +85,31 @@ test("sizes between those of the table take the neighbour's way to cut them", ()
     choice: "gemm",
     from: "default",
   });
-  expect(chooseLinear({ M: 8, N: 256, K: 7168, weights: bf16, out: f32, device: "NVIDIA X1" })).toEqual(
-    at(8, 256, 7168),
-  );
+});
+
+test("a choice says on which GPU it was measured, which may be another than the one asked for", () => {
+  const config = { M: 8, N: 256, K: 7168, weights: bf16, out: f32, device: "NVIDIA H100" };
+  for (const N of [256, 250]) {
+    const { device, ...others } = { ...config, N };
+    expect(chooseLinear({ device, ...others })).toEqual(chooseLinear(others));
+    expect(chooseLinear({ device, ...others }).measuredOn).toMatch(/^NVIDIA H200/);
+  }
+  expect(chooseLinear({ ...config, N: size("N") })).not.toHaveProperty("measuredOn");
+});
+
+test("an own table, as npm run tune writes it, is used instead of ours", () => {
+  const choice = "mma rows=16 cluster=2 warps=4 pieces=2 early=1";
+  const table = tableWith(choice);
+  const config = { M: 8, N: 256, K: 7168, weights: bf16, out: f32, table };
+  expect(chooseLinear(config)).toEqual({ choice, from: "tuned", measuredOn: table.device });
+  expect(linear(config).ir).toMatchObject({ cluster: 2, block: 128 });
+  expect(chooseLinear({ ...config, N: 384 })).toMatchObject({
+    from: "near",
+    near: [256, 7168],
+    measuredOn: table.device,
+  });
+  const none = chooseLinear({ ...config, weights: e4m3 });
+  expect(none.from).toBe("default");
 });
 
 test.each<[string, Partial<LinearConfig>, string]>([
@@ -74,8 +121,53 @@ test.each<[string, Partial<LinearConfig>, string]>([
   ["no tokens", { M: 0 }, "M is 0"],
   ["half a column", { N: 1.5 }, "N is 1.5"],
   ["the same bits for many", { M: 32, batchInvariant: true }, "Multiply 16 tokens at a time"],
+  ["a misspelt option", { batchinvariant: true } as object, "not { batchinvariant }"],
+  ["no type of results", { out: undefined as never }, "out is missing: it says in what dtype results are stored"],
+  ["another type of results", { out: f16 as never }, "out is bf16, f32 or e4m3, not f16"],
+  ["a file's name for a table", { table: "mine.json" as never }, 'A table is what npm run tune wrote, not "mine.json"'],
+  ["a table with a strange choice", { table: tableWith("mma rows") }, "wrote, entry 0 is none"],
 ])("%s: an error says so", (_, wrong, message) => {
-  expect(() => linear({ M: 8, N: 256, K: 7168, weights: bf16, out: f32, ...wrong })).toThrow(message);
+  const error = caught(() => linear({ M: 8, N: 256, K: 7168, weights: bf16, out: f32, ...wrong }));
+  expect(error).toBeInstanceOf(TegulaError);
+  expect(String(error)).toContain(message);
+  expect(String(error)).toContain("at test/linear.test.ts:");
+});
+
+test("a kernel is made where it was asked for, by linear or by a family", () => {
+  const config = { M: 8, N: 64, K: 128, out: f32 } as const;
+  const kernels: readonly Kernel[] = [
+    linear({ ...config, weights: bf16 }),
+    llGemmDotF32(config),
+    llGemmMmaBf16(config),
+    llGemmPipelineE4m3(config),
+    llGemmStreamBf16(config),
+  ];
+  const first = kernels[0]?.at.line ?? 0;
+  const lines = readFileSync(here, "utf8").split("\n");
+  expect(lines[first - 1]).toContain("linear({ ...config, weights: bf16 })");
+  expect(kernels.map(({ at }) => `${at.file}:${at.line}`)).toEqual(kernels.map((_, i) => `${here}:${first + i}`));
+  for (const kernel of kernels) {
+    const { source } = emitCuda(kernel.ir);
+    expect(source.split("\n")[0]).toBe(`// ${kernel.name}: generated by Tegula from ${here}:${kernel.at.line}`);
+    expect(source).toMatch(/#line \d+ "kernels\/ll-gemm-/);
+  }
+});
+
+test.each([
+  [
+    "an unknown option",
+    { warp: 4 },
+    "Options here are { M, N, K, out, epilogue, warps, rows, prefetch }, not { warp }",
+  ],
+  ["no type of results", { out: undefined }, "out is missing"],
+  ["a size that is computed", { N: dims.mul(size("N"), 2) }, "N is (N * 2)"],
+  ["no columns", { N: 0 }, "llGemmDot takes whole numbers from 1 on, or sizes; N is 0"],
+  ["too many warps", { warps: 33 }, "warps of llGemmDot: a whole number from 1 to 32, not 33"],
+  ["too many tokens", { M: 17 }, "serves 1 to 16 tokens, not 17"],
+])("%s of a family: an error names the author's line", (_, wrong, message) => {
+  const error = caught(() => llGemmDotBf16({ M: 8, N: 64, K: 128, out: f32, ...wrong } as never));
+  expect(String(error)).toContain(message);
+  expect(String(error)).toContain(`at ${here}:`);
 });
 
 test("an epilogue goes along, but not to the general GEMM", () => {

@@ -1,4 +1,6 @@
 /** What users do wrong in a kernel's declaration: names, sizes, shapes, grid, parameters and their roles. */
+import { inspect } from "node:util";
+import { expect, test } from "vitest";
 import {
   bf16,
   ceilDiv,
@@ -15,12 +17,21 @@ import {
   StagingError,
   type Thread,
 } from "../dsl/index.ts";
-import { mistakesIn, traced, untyped } from "./mistake.ts";
+import { caught, mistakesIn, traced, untyped } from "./mistake.ts";
 
 const mistake = mistakesIn(import.meta.url);
 const y = output(f32, [64]);
 const config = { name: "configured", grid: 1, block: 32, params: { y } } as const;
 const waits = (t: Thread): void => void t.pdl.wait();
+
+test("what Node prints of an uncaught error has each line once", () => {
+  const error = caught(() => kernel({ ...config, block: 33 }, waits)) as ShapeError;
+  const text = inspect(caught(() => kernel(config, untyped(undefined))));
+  expect(text).toMatch(/^StagingError: A kernel's body is a function/);
+  expect(text.match(/Write kernel\(/g)).toHaveLength(1);
+  expect(text).not.toMatch(/\b(at|hint): /);
+  expect(Object.keys(error as object)).toEqual([]);
+});
 
 mistake(
   "a name that is code",
@@ -100,6 +111,19 @@ mistake(
   () => input(f32, [dims.add(size("M"), 1)]), // wrong
 );
 
+mistake(
+  "a kernel made at no place",
+  ShapeError,
+  /A kernel's at is a place, not "here\.ts"[^]*at: { file, line, column }/,
+  () => kernel({ ...config, at: untyped("here.ts") }, waits), // wrong
+);
+
+test("a kernel may be made at another's line, which its messages then name", () => {
+  const at = { file: "author.ts", line: 7, column: 3 };
+  expect(kernel({ ...config, at }, waits).ir.at).toEqual(at);
+  expect(String(caught(() => kernel({ ...config, at, block: 33 }, waits)))).toContain("\n  at author.ts:7:3");
+});
+
 mistake("a dimension of zero", ShapeError, /from 1 to 2\^31 - 1, not 0/, () => input(f32, [0])); // wrong
 
 mistake(
@@ -146,10 +170,14 @@ mistake(
   () => frozen(bf16, [64], { alignBytes: 12 }), // wrong
 );
 
-mistake("an input taken from the arguments", PdlError, /x is input: it does not exist before the wait[^]*{ x } =/, () =>
-  kernel({ ...config, params: { x: input(f32, [4]) } }, (_t, early) => {
-    untyped<{ x: unknown }>(early).x; // wrong
-  }),
+mistake(
+  "an input taken from the arguments",
+  PdlError,
+  /^x is an input: it exists only after t\.pdl\.wait\(\)\n[^]*{ x } =/,
+  () =>
+    kernel({ ...config, params: { x: input(f32, [4]) } }, (_t, early) => {
+      untyped<{ x: unknown }>(early).x; // wrong
+    }),
 );
 
 mistake("a frozen tensor taken from the wait", PdlError, /w is frozen[^]*\(t, { w }\)/, () =>

@@ -142,7 +142,7 @@ mistake("a tensor outside the branch of its wait", ScopeError, /tensor x is used
   }),
 );
 
-mistake("afterBarrier without a barrier", PdlError, /load of x, which is input, before the wait/, () =>
+mistake("afterBarrier without a barrier", PdlError, /load of x, which is an input, stands before the wait/, () =>
   kernel(everyBlock, (t) => {
     t.when(t.warp.eq(0), () => void t.pdl.wait()); // cause
     t.pdl.afterBarrier().x.load([t.lane]); // wrong
@@ -201,11 +201,15 @@ mistake("afterBarrier in the branch that did not wait", PdlError, /load of x/, (
   }),
 );
 
-mistake("a store by warps that neither waited nor met", PdlError, /store to y before the wait[^]*barrier after/, () =>
-  kernel(everyBlock, (t) => {
-    t.when(t.warp.eq(0), () => void t.pdl.wait()); // cause
-    t.when(t.warp.ne(0), () => t.pdl.afterBarrier().y.store([t.lane], 0)); // wrong
-  }),
+mistake(
+  "a store by warps that neither waited nor met",
+  PdlError,
+  /^A store to y stands before the wait[^]*barrier after/,
+  () =>
+    kernel(everyBlock, (t) => {
+      t.when(t.warp.eq(0), () => void t.pdl.wait()); // cause
+      t.when(t.warp.ne(0), () => t.pdl.afterBarrier().y.store([t.lane], 0)); // wrong
+    }),
 );
 
 mistake("a second wait in a branch", PdlError, /waits once[^]*first wait/, () =>
@@ -317,7 +321,7 @@ describe("a hand-broken consumer is rejected by the verifier", () => {
     });
   test.each([
     ["as written", (body: Block) => body, undefined],
-    ["load before wait", moved(1), /load of x, which is input, before the wait\n[^]*the wait is at test/],
+    ["load before wait", moved(1), /load of x, which is an input, stands before the wait\n[^]*the wait is at test/],
     ["store before wait", (body: Block) => [...body.slice(1, 2), ...moved(2)(body).slice(1)], /before the wait/],
     ["no wait", (body: Block) => body.filter((stmt) => !isWait(stmt)), /never waits/],
     ["two waits", (body: Block) => [...body.filter(isWait), ...body], /waits once/],
@@ -328,7 +332,7 @@ describe("a hand-broken consumer is rejected by the verifier", () => {
   });
 
   test("wait in a branch that is always taken, load after it", () => {
-    expect(() => verify(rearranged(inBranch))).toThrow(/load of x, which is input, before the wait/);
+    expect(() => verify(rearranged(inBranch))).toThrow(/load of x, which is an input, stands before the wait/);
   });
 });
 
@@ -526,6 +530,27 @@ mistake(
     }),
 );
 
+mistake(
+  "vectors from an offset on",
+  AlignmentError,
+  /only known to be a multiple of 1\n[^]*The offset 1 is no multiple of 4: begin at one that is, or access single/,
+  () => traced((t, { x }) => x.loadVec([t.lane.rem(8).mul(4).add(1)], 4)), // wrong
+);
+
+mistake(
+  "vectors from before a multiple on",
+  AlignmentError,
+  /The offset -2 is no multiple of 4/,
+  () => traced((t, { x }) => x.loadVec([t.warp.sub(2).add(t.lane.mul(4))], 4)), // wrong
+);
+
+mistake(
+  "vectors by lane",
+  AlignmentError,
+  /a multiple of 1\n {2}at .*\n {2}Index by vectors: i\.mul\(4\)$/,
+  () => traced((t, { x }) => x.loadVec([t.lane], 4)), // wrong
+);
+
 mistake("a size as index without its fact", AlignmentError, /multiple of 1[^]*size\("M", { multipleOf: 4 }\)/, () => {
   const x = input(f32, [size("M")], { alignBytes: 16 });
   kernel({ ...one, params: { x } }, (t) => {
@@ -546,21 +571,21 @@ mistake(
 mistake(
   "more threads than elements",
   OutOfBoundsError,
-  /Index 0 of y is 0 to 127; the dimension has 64[^]*t\.when\(i\.lt\(n\)/,
+  /Index 0 of y is 0 to 127; the dimension has 64[^]*\n {2}Guard it: t\.when\(i\.lt\(n\), \(\) => \.\.\.\)$/,
   () => traced((t, { y }) => y.store([t.block.x.mul(64).add(t.thread)], 0)), // wrong
 );
 
 mistake(
   "a constant index outside",
   OutOfBoundsError,
-  /Index 0 of x is 64; /,
+  /Index 0 of x is 64; [^]*\n {2}No guard helps: the last index is 63$/,
   () => traced((_t, { x }) => x.load([64])), // wrong
 );
 
 mistake(
   "a negative index",
   OutOfBoundsError,
-  /Index 0 of x is -1 to 30/,
+  /Index 0 of x is -1 to 30[^]*\n {2}Guard it: t\.when\(.*\) or load\(\.\.\., { guard: i\.lt\(n\) }\)$/,
   () => traced((t, { x }) => x.load([t.lane.sub(1)])), // wrong
 );
 
@@ -569,6 +594,27 @@ mistake(
   OutOfBoundsError,
   /is 0 to 62 \(4 elements from there on\)|is 0 to 124/,
   () => traced((t, { x }) => x.loadVec([t.lane.mul(4)], 4)), // wrong
+);
+
+mistake(
+  "a store past the end",
+  OutOfBoundsError,
+  /Index 0 of y is 64; [^]*\n {2}No guard helps: the last index is 63$/,
+  () => traced((_t, { y }) => y.store([64], 0)), // wrong
+);
+
+mistake(
+  "a vector where only its first element is inside",
+  OutOfBoundsError,
+  /No guard helps: the last index is 60$/,
+  () => traced((_t, { x }) => x.loadVec([64], 4)), // wrong
+);
+
+mistake(
+  "only negative indices",
+  OutOfBoundsError,
+  /No guard helps: the first index is 0$/,
+  () => traced((t, { x }) => x.load([t.lane.sub(32)])), // wrong
 );
 
 mistake("a loop past the end", OutOfBoundsError, /is 0 to 64/, () =>
@@ -703,7 +749,7 @@ mistake(
 mistake(
   "an unknown cache hint",
   StagingError,
-  /normal, stream, evictFirst, evictLast, not "fast"/,
+  /^cache is "normal", "stream", "evictFirst" or "evictLast", not "fast"\n/,
   () => traced((_t, { x }) => x.load([0], { cache: untyped("fast") })), // wrong
 );
 

@@ -238,14 +238,18 @@ mistake("a copy with an unknown guard", StagingError, /guard of a copy is "edges
   }),
 );
 
-mistake("a copy with an unknown cache hint", StagingError, /normal, stream, evictFirst, evictLast, not "fast"/, () =>
-  traced((t, { a }) => {
-    const gA = a.tile([16, 8], [0, 0]);
-    t.copy(gA, t.fragment(gA), { cache: untyped("fast") }); // wrong
-  }),
+mistake(
+  "a copy with an unknown cache hint",
+  StagingError,
+  /cache is "normal", "stream", "evictFirst" or "evictLast", not "fast"/,
+  () =>
+    traced((t, { a }) => {
+      const gA = a.tile([16, 8], [0, 0]);
+      t.copy(gA, t.fragment(gA), { cache: untyped("fast") }); // wrong
+    }),
 );
 
-mistake("a store with a load's hint", StagingError, /normal, stream, not "evictLast"/, () =>
+mistake("a store with a load's hint", StagingError, /cache is "normal" or "stream", not "evictLast"/, () =>
   traced((t, { c }) => {
     const gC = c.tile([4, 4], [0, 0]);
     const rC = t.fragment(gC);
@@ -338,6 +342,18 @@ mistake("a tensor copy with too few coordinates", ShapeError, /a takes 2 coordin
     const sA = t.sharedTile(bf16, makeLayout([8, 64], [64, 1]));
     t.copyTensor(map, [0], sA, t.mbarrier(1, 1)); // wrong
   }),
+);
+
+mistake(
+  "a tensor copy with options for a slot",
+  StagingError,
+  /come after the slot\n[^]*barrier, 0, { cache: "stream" }/,
+  () =>
+    traced((t, { a }) => {
+      const map = t.tensorMap(a, [8, 64]);
+      const sA = t.sharedTile(bf16, makeLayout([8, 64], [64, 1]));
+      t.copyTensor(map, [0, 0], sA, t.mbarrier(1, 1), untyped({ cache: "stream" })); // wrong
+    }),
 );
 
 const swizzled = composition(new Swizzle(3, 3, 3), makeLayout([8, 64], [64, 1]));

@@ -5,12 +5,25 @@ import { caught, mistakesIn, traced, untyped } from "./mistake.ts";
 
 const mistake = mistakesIn(import.meta.url);
 
-mistake("f32 + i32", DTypeError, /Add takes f32 here, not i32[^]*\.to\(f32\)/, () =>
+mistake("f32 + i32", DTypeError, /^add takes f32 here, not i32[^]*\.to\(f32\)/, () =>
   traced((t, { x }) => {
     const i = t.lane.add(1); // cause
     x.load([t.lane]).add(untyped(i)); // wrong
   }),
 );
+
+test("what is wrong with a lane's number has no line where it was made", () => {
+  const message = (body: Parameters<typeof traced>[0]) => String(caught(() => traced(body)));
+  const wrong = [
+    message((t, { x }) => x.load([0]).add(untyped(t.lane))),
+    message((t) => untyped<Expr<"f32">>(t.thread).exp()),
+    message((t, { x }) => x.load([0]).fma(2, untyped(t.warp))),
+  ];
+  for (const said of wrong) {
+    expect(said).toMatch(/^DTypeError: (add|exp|fma) .* i32/);
+    expect(said).not.toMatch(/\b(value|operand|i32) was made/);
+  }
+});
 
 mistake("bf16 arithmetic", DTypeError, /mul doesn't take bf16[^]*\.to\(f32\) first/, () =>
   traced((t, { w }) => {
@@ -101,7 +114,7 @@ mistake(
 mistake(
   "a condition that is a number",
   DTypeError,
-  /When takes bool here, not i32/,
+  /^when takes bool here, not i32/,
   () => traced((t) => t.when(untyped(t.lane), () => t.barrier())), // wrong
 );
 

@@ -38,7 +38,9 @@ try {
 }
 const storage = { byteLength: 4, freeze: (at) => (found["the freezing"] = at) };
 new DeviceTensor(storage, f32, [1]).freeze(); // the freezing
-found.ours = llGemmDotBf16({ M: 1, N: 32, K: 256, out: f32 }).ir.at;
+const { ir } = llGemmDotBf16({ M: 1, N: 32, K: 256, out: f32 }); // the shipped kernel
+found["the shipped kernel"] = ir.at;
+found.ours = ir.body.at(-1).at;
 process.chdir(process.argv[2]);
 rmdirSync(process.argv[2]);
 found["in a folder that is gone"] = kernel({ name: "none", grid: 1, block: 32, params: {} }, (t) => t.pdl.wait()).ir.at; // gone
@@ -114,6 +116,7 @@ describe("the package's JavaScript", () => {
       "the statement": at("the statement"),
       "the statement at fault": at("the statement"),
       "the freezing": at("the freezing"),
+      "the shipped kernel": at("the shipped kernel"),
       "in a folder that is gone": at("gone", join(folder, "author.mjs")),
     });
     expect(ours?.file).toBe("dist/kernels/index.js");

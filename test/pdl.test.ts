@@ -58,7 +58,7 @@ test("the verifier rejects a consumer that reads before it waits, and names both
   const broken = hurried(consumer);
   expect(() => verify(broken.ir)).toThrow(PdlError);
   expect(() => verify(broken.ir)).toThrow(
-    /A load of data, which is input, before the wait\n {2}at test\/pdl\.test\.ts:\d+:\d+\n.*the wait is at test\/pdl\.test\.ts:/,
+    /A load of data, which is an input, stands before the wait\n {2}at test\/pdl\.test\.ts:\d+:\d+\n.*the wait is at test\/pdl\.test\.ts:/,
   );
 });
 

@@ -1,6 +1,6 @@
-/** What scripts say when they can't work: the message of an error and what to do about it, and no stack. */
+/** What scripts say when they are asked how to call them, and when they can't work: a message, and no stack. */
 import { execFile } from "node:child_process";
-import { expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 
 interface Ended {
   readonly code: unknown;
@@ -44,4 +44,14 @@ it.each([
   expect(stderr).not.toMatch(/^ {4}at /m);
   expect(stdout).toBe("");
   expect(code).toBe(1);
+});
+
+describe.each(["bench", "check", "fuzz", "mutants", "prove", "record", "soak", "tune"])("%s", (name) => {
+  it.each(["--help", "-h"])("%s shows how to call it, and ends well", async (option) => {
+    const { code, stdout, stderr } = await script(name, option);
+    expect(stderr).toBe("");
+    expect(stdout).toMatch(new RegExp(`^ *npm run ${name}\\b|\`npm run ${name} -- `, "m"));
+    expect(stdout).not.toMatch(/\*\/|^ \*|^import /m);
+    expect(code).toBe(0);
+  });
 });

@@ -7,6 +7,7 @@ import { describe } from "../../dsl/check.ts";
 import { ArgumentError, NoCompilerError, TegulaError, ValueError } from "../../dsl/errors.ts";
 import { cacheKey, type Compilation, type CubinOrigin, recall, remember, workingDirectory } from "./cache.ts";
 import { type KernelResources, compilerError, kernelResources } from "./diagnostics.ts";
+import { askDoctor } from "./libraries.ts";
 import { nvccInstallation, openNvcc } from "./nvcc.ts";
 import { nvrtcInstallation, openNvrtc } from "./nvrtc.ts";
 
@@ -92,7 +93,7 @@ export function findCompiler(kind?: CompilerKind): CudaCompiler {
       reasons.push(error.message);
     }
   }
-  throw new NoCompilerError(["No compiler for CUDA C was found.", ...reasons].join("\n  "));
+  throw new NoCompilerError(["No compiler for CUDA C was found.", ...reasons].join("\n  "), { hint: askDoctor });
 }
 
 /**

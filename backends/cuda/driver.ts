@@ -6,7 +6,7 @@
  * through a pointer is received in one-element typed arrays.
  */
 import { DeviceError, DriverTooOldError, NoDeviceError, NoDriverError, type TegulaError } from "../../dsl/errors.ts";
-import { type Library, openDriverLibrary } from "./libraries.ts";
+import { askDoctor, type Library, openDriverLibrary } from "./libraries.ts";
 import { describeResult, noDevice, stubLibrary } from "./results.ts";
 
 /** A pointer or handle of the driver. One kind never passes for another, and none leaves this folder. */
@@ -196,12 +196,12 @@ export function openDriver(): CudaDriver {
 function whyNotInitialized(what: string, result: number, { path }: Library): TegulaError {
   if (result === stubLibrary) {
     return new NoDriverError(`${path} is only a stand-in to link with, of the CUDA toolkit: ${what}`, {
-      hint: "Install NVIDIA's driver, or take the folder of the stand-in out of LD_LIBRARY_PATH.",
+      hint: "Install NVIDIA's driver, or take the folder of the stand-in out of LD_LIBRARY_PATH. " + askDoctor,
     });
   }
   if (result === noDevice) {
     return new NoDeviceError(`No NVIDIA GPU: ${what} (driver ${path})`, {
-      hint: "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container needs the NVIDIA container toolkit.",
+      hint: "Check `nvidia-smi` and CUDA_VISIBLE_DEVICES; a container needs the NVIDIA container toolkit. " + askDoctor,
     });
   }
   return new DeviceError(`CUDA doesn't start: ${what} (driver ${path})`, {
@@ -246,7 +246,7 @@ export function deviceInfo(driver: CudaDriver, ordinal: number): DeviceInfo {
   const count = deviceCount(driver);
   if (!Number.isInteger(ordinal) || ordinal < 0 || ordinal >= count) {
     throw new NoDeviceError(`There is no CUDA device ${ordinal}; ${count} found`, {
-      hint: "Ordinals start at 0 and count only what CUDA_VISIBLE_DEVICES lets through.",
+      hint: "Ordinals start at 0 and count only what CUDA_VISIBLE_DEVICES lets through. " + askDoctor,
     });
   }
   const doing = `asking about device ${ordinal}`;

@@ -19,6 +19,9 @@ export interface Library {
   readonly handle: LibraryHandle;
 }
 
+/** Ends the hints of what is missing. */
+export const askDoctor = "`npm run doctor` in Tegula's repository says what is here and what is missing.";
+
 interface Search {
   readonly what: string;
   /** An environment variable; when set, only the path in it is tried. */
@@ -43,7 +46,8 @@ export function openDriverLibrary(): Library {
     candidates: driverCandidates,
     remedy:
       "Install NVIDIA's driver (in a container: start it with the NVIDIA container toolkit), or set TEGULA_LIBCUDA. " +
-      "Without a GPU, the WGSL backend runs the same kernels.",
+      "Without a GPU, the WGSL backend runs the same kernels. " +
+      askDoctor,
     failure: NoDriverError,
   });
 }

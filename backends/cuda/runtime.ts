@@ -15,6 +15,7 @@ import { type CudaDriver, deviceCount, type DeviceInfo, deviceInfo, openDriver }
 import { emitCuda } from "./emit.ts";
 import { CudaExecutable } from "./executable.ts";
 import { CudaGraph } from "./graph.ts";
+import { askDoctor } from "./libraries.ts";
 import { PinnedTensor } from "./pinned.ts";
 import type { CudaQueue } from "./queue.ts";
 import { CudaStorage } from "./storage.ts";
@@ -102,7 +103,7 @@ function chooseDevice(driver: CudaDriver, { ordinal, capability }: CudaOptions):
   const found = candidates.map((device) => `${device.name} has compute capability ${device.capability.join(".")}`);
   if (fitting.length === 0) {
     throw new NoDeviceError(`There is no CUDA device of compute capability ${wanted}: ${found.join(", ")}`, {
-      hint: "Only what CUDA_VISIBLE_DEVICES lets through is counted.",
+      hint: "Only what CUDA_VISIBLE_DEVICES lets through is counted. " + askDoctor,
     });
   }
   throw new UnsupportedError(`${found.join(", ")}; the CUDA backend needs SM90+ (H100, H200, B200, RTX 50, or later)`, {

@@ -248,6 +248,15 @@ export class Context implements Grid {
     return agent < this.mbarrierAgents ? `a wgmma of ${this.describeWarp(agent - this.warps)}` : "a copy";
   }
 
+  barrierOf(a: number, b: number): string | undefined {
+    if (Math.min(a, b) < 0 || Math.max(a, b) >= this.warps) return undefined;
+    if (a === b) return "t.warpBarrier()";
+    // Warps with tasks of their own stand in branches, where a barrier of all would hang.
+    if (this.ir.mbarriers.length > 0) return undefined;
+    const perBlock = this.ir.block / 32;
+    return Math.floor(a / perBlock) === Math.floor(b / perBlock) ? "t.barrier()" : "t.cluster.barrier()";
+  }
+
   describeWarp(warp: number): string {
     const perBlock = this.ir.block / 32;
     const name = `warp ${warp % perBlock}`;

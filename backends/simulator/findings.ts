@@ -36,6 +36,8 @@ export interface Finding {
   readonly at: Location;
   /** The other party's line, where there are two. */
   readonly other: { readonly what: string; readonly at: Location } | undefined;
+  /** What to write, where one thing is most likely missing. */
+  readonly hint: string | undefined;
   /** Where it happened first: block along x, y, z, warp of the block, lane of the warp. */
   readonly block: readonly [x: number, y: number, z: number];
   readonly warp: number;
@@ -55,9 +57,10 @@ export interface Unwritten {
 }
 
 /** For people: the sentence, then each line. */
-export function formatFinding({ kind, message, at, other, block, warp, lane, count }: Finding): string {
+export function formatFinding({ kind, message, at, other, hint, block, warp, lane, count }: Finding): string {
   const lines = [`${kind}: ${message}`, `  at ${formatLocation(at)}`];
   if (other) lines.push(`  ${other.what} at ${formatLocation(other.at)}`);
+  if (hint) lines.push(`  ${hint}`);
   lines.push(`  first in block [${block.join(", ")}], warp ${warp}, lane ${lane}; ${count} times in all`);
   return lines.join("\n");
 }
@@ -111,10 +114,21 @@ export class Findings {
     lane: number,
     message: () => string,
     other?: Other,
+    hint?: string,
   ): void {
     const key = `${kind} ${site} ${other ? formatLocation(other.at) : ""}`;
     const before = this.found.get(key);
-    const made = before ?? { kind, message: message(), at: this.sites.at(site), other, block, warp, lane, count: 0 };
+    const made = before ?? {
+      kind,
+      message: message(),
+      at: this.sites.at(site),
+      other,
+      hint,
+      block,
+      warp,
+      lane,
+      count: 0,
+    };
     this.found.set(key, { ...made, count: made.count + 1 });
   }
 
@@ -123,8 +137,18 @@ export class Findings {
     return { what, at: this.sites.at(site) };
   }
 
+  /** In the order in which they were found; what only follows from a race comes after all others. */
   get list(): readonly Finding[] {
-    return [...this.found.values()];
+    const all = [...this.found.values()];
+    const races = all.filter(({ kind }) => kind === "race");
+    // What is read too early may not be written yet, or be written too late.
+    const follows = ({ kind, at, other }: Finding): boolean =>
+      races.some((race) =>
+        kind === "race"
+          ? other?.what === "it was read" && race.at === other.at && race.other?.at === at
+          : kind === "uninitialised" && race.at === at,
+      );
+    return [...all.filter((finding) => !follows(finding)), ...all.filter(follows)];
   }
 }
 

@@ -24,16 +24,19 @@ export interface Simulation<P extends Params = Params> {
 
 /** A launch came to findings. Its results are in memory, and in `simulation`. */
 export class HazardError extends DeviceError {
-  readonly simulation: Simulation;
+  declare readonly simulation: Simulation;
 
   constructor({ name }: Kernel, simulation: Simulation) {
     const [first, ...others] = simulation.findings;
     super(`${name}: ${first?.kind}: ${first?.message}`, {
       at: first?.at,
       related: first?.other ? [first.other] : [],
-      hint: others.length > 0 ? `${others.length} more in error.simulation.findings` : undefined,
+      hint: [first?.hint ?? [], others.length > 0 ? `${others.length} more in error.simulation.findings` : []]
+        .flat()
+        .join("\n  "),
     });
-    this.simulation = simulation;
+    // Not enumerable: Node would print all of it below the message.
+    Object.defineProperty(this, "simulation", { value: simulation });
   }
 }
 

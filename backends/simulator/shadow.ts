@@ -28,6 +28,8 @@ export interface Grid {
   readonly first: number;
   /** A name for an agent of this cluster. */
   describe(agent: number, lane: number): string;
+  /** The barrier that two agents may meet at; undefined where that is for the author to say. */
+  barrierOf(a: number, b: number): string | undefined;
 }
 
 /** Thread + 1, its segment, its line, first record of reads. A thread is 32 * agent + lane. */
@@ -281,10 +283,17 @@ export class Shadow {
     const agent = (thread >>> 5) - this.grid.first;
     const who = agent < 0 ? "a thread of another cluster" : this.grid.describe(agent, thread & 31);
     const why = `nothing orders this after ${who}, by which it was ${did}`;
-    this.report("race", why, this.grid.findings.line(`it was ${did}`, site));
+    const barrier = site === this.site ? undefined : this.barrierAfter(agent);
+    const hint = barrier && `Put ${barrier} between the two, and at the end of a loop around them`;
+    this.report("race", why, this.grid.findings.line(`it was ${did}`, site), hint);
   }
 
-  private report(kind: FindingKind, why: string, other: Other): void {
+  /** What would order this access after those of a warp. */
+  private barrierAfter(agent: number): string | undefined {
+    return this.actor && this.lane >= 0 ? this.grid.barrierOf(agent, this.actor.order.agent) : undefined;
+  }
+
+  private report(kind: FindingKind, why: string, other: Other, hint?: string): void {
     const { actor, lane, element, does } = this;
     if (!actor) return;
     const message = (): string => {
@@ -292,6 +301,6 @@ export class Shadow {
       const who = lane < 0 ? "a wgmma" : this.grid.describe(actor.order.agent, lane);
       return `${name}[${unravel(element, dims).join(", ")}] ${does} by ${who}: ${why}`;
     };
-    this.grid.findings.add(actor, kind, this.site, Math.max(lane, 0), message, other);
+    this.grid.findings.add(actor, kind, this.site, Math.max(lane, 0), message, other, hint);
   }
 }

@@ -160,6 +160,13 @@ class WgslLaunch<P extends Params> implements Launch<P> {
   }
 }
 
+/**
+ * Made by openWgsl(). Dispose it, or write `await using`; launches run in the order in which they were enqueued.
+ * ```ts
+ * await using wgsl = await openWgsl();
+ * const { y } = await run(wgsl, twice, { x });
+ * ```
+ */
 export class WgslBackend implements Backend {
   readonly name = "wgsl";
   /** For people, e.g. "SwiftShader (Dawn)". */

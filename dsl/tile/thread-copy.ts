@@ -28,6 +28,13 @@ import { SyncThread } from "./thread-sync.ts";
 import { Partition } from "./tiled-mma.ts";
 import { Tile } from "./tile.ts";
 
+/**
+ * `t` with tiles and what moves them: between global memory, shared memory and registers, by threads or beside them.
+ * ```ts
+ * const rW = t.fragment(gX);
+ * t.copy(gX, rW);
+ * ```
+ */
 export class CopyThread<Late = unknown> extends SyncThread<Late> {
   /**
    * Shared memory with a layout of its own, swizzled or not; static.
@@ -218,6 +225,12 @@ export class CopyThread<Late = unknown> extends SyncThread<Late> {
     options: { readonly cache?: CopyHint } = {},
   ): void {
     const at = callerLocation();
+    if (typeof slot === "object" && slot !== null && Object.getPrototypeOf(slot) === Object.prototype) {
+      throw new StagingError("Options of copyTensor come after the slot", {
+        at,
+        hint: 'Write t.copyTensor(map, index, to, barrier, 0, { cache: "stream" })',
+      });
+    }
     requireOptions(options, ["cache"], at);
     const { cache = "normal" } = options;
     requireHint(cache, ["normal", "stream"], at);

@@ -21,14 +21,24 @@ import { Mbarrier, Pipeline } from "./barrier.ts";
 export interface Cluster {
   /** Which block of the cluster this is. */
   readonly rank: Expr<"i32">;
+  /** Blocks per cluster. */
   readonly size: number;
   /** Waits for every thread of the cluster; what they stored before, to whichever shared memory, is visible after. */
   barrier(): void;
-  /** The two halves of the barrier, for work in between. */
+  /** The first half of the barrier: says that this thread is here, and goes on with work of its own. */
   arrive(): void;
+  /** The second half: waits until every thread of the cluster has arrived; what they stored before that is visible after. */
   wait(): void;
 }
 
+/**
+ * `t` with what orders threads beyond a block's barrier: mbarriers, pipelines, named barriers, clusters.
+ * ```ts
+ * const ready = t.mbarrier(1, t.warps);
+ * t.when(t.lane.eq(0), () => ready.arrive(0));
+ * ready.wait(0, 0); // every warp was there
+ * ```
+ */
 export class SyncThread<Late = unknown> extends BasicThread<Late> {
   readonly cluster: Cluster;
 

@@ -16,6 +16,13 @@ import { CopyThread } from "./thread-copy.ts";
 import { Partition, ThreadMma } from "./tiled-mma.ts";
 import { Tile } from "./tile.ts";
 
+/**
+ * What a kernel's body gets as `t`: one thread, with its place in the grid, memory, order, tiles and matrix instructions.
+ * ```ts
+ * const i = t.block.x.mul(128).add(t.thread);
+ * t.when(i.lt(rows), () => line.store([t.thread], t.const(bf16, 1)));
+ * ```
+ */
 export class Thread<Late = unknown> extends CopyThread<Late> {
   /**
    * A zero accumulator for an (M,N) tile, before there is a tensor to store it to: (value, M, N).

@@ -28,6 +28,8 @@ export interface Access {
   readonly possible: boolean;
   /** Whether every thread certainly performs it. */
   readonly certain: boolean;
+  /** Whether it is of the kind that a guard can keep from happening. */
+  readonly takesGuard: boolean;
   readonly at: Location;
 }
 
@@ -50,7 +52,7 @@ export function checkAccesses(ir: KernelIR, facts: FactsAnalysis): void {
 function visitAccesses(ir: KernelIR, facts: FactsAnalysis, see: (access: Access) => void): void {
   const visit = (block: Block, certain: boolean): void => {
     for (const stmt of block) {
-      const access = { possible: true, certain, at: stmt.at };
+      const access = { possible: true, certain, takesGuard: false, at: stmt.at };
       if ("slot" in stmt) {
         const { name, length, at } = stmt.barrier;
         const memory: Memory = { ...oneEach(name, length), at };
@@ -65,8 +67,8 @@ function visitAccesses(ir: KernelIR, facts: FactsAnalysis, see: (access: Access)
         const { op, type } = stmt.value;
         if (op.kind === "load") {
           const guard = op.guard ? facts.decides(op.guard) : true;
-          const [possible, always] = [guard !== false, certain && guard === true];
-          see({ ...access, memory: op.memory, index: op.index, type, possible, certain: always });
+          const guarded = { possible: guard !== false, certain: certain && guard === true, takesGuard: true };
+          see({ ...access, ...guarded, memory: op.memory, index: op.index, type });
         }
         if (op.kind === "ldmatrix") see({ ...access, memory: op.memory, index: op.index, type: row(op.memory) });
         if (op.kind === "atomic") see({ ...access, memory: op.memory, index: op.index, type });
@@ -79,7 +81,7 @@ function visitAccesses(ir: KernelIR, facts: FactsAnalysis, see: (access: Access)
         const type = { dtype: stmt.to.dtype, lanes: stmt.lanes };
         const guard = stmt.guard ? facts.decides(stmt.guard) : true;
         see({ ...access, memory: stmt.to, index: stmt.toIndex, type });
-        const guarded = { possible: guard !== false, certain: certain && guard === true };
+        const guarded = { possible: guard !== false, certain: certain && guard === true, takesGuard: true };
         see({ ...access, ...guarded, memory: stmt.memory, index: stmt.index, type });
       } else if (stmt.kind === "bulkCopy") {
         const span = Math.max(1, facts.of(stmt.count).min);

@@ -1,7 +1,8 @@
 /** Vector accesses, and boxes that TMA writes: their alignment is proved from facts about shapes and indices. */
 import { AlignmentError, ShapeError } from "../errors.ts";
-import { formatType, type KernelIR, walk } from "../ir.ts";
+import { formatType, type KernelIR, type Value, walk } from "../ir.ts";
 import { type Dim, gcd, maxOf, multipleOf, Size } from "../size.ts";
+import { whereMade } from "../typing.ts";
 import type { Access } from "./access.ts";
 import type { FactsAnalysis } from "./facts.ts";
 
@@ -68,11 +69,25 @@ export function checkAlignment({ memory, index, type, at }: Access, facts: Facts
       `${what} needs index ${axis} to be a multiple of ${type.lanes}; it is only known to be a multiple of ${step}`,
       {
         at,
-        related: [{ what: "the index was made", at: value.at }],
-        hint: value.op.kind === "size" ? promise(value.op.size, type.lanes) : `Index by vectors: i.mul(${type.lanes})`,
+        related: whereMade("the index", value),
+        hint: hintFor(value, type.lanes),
       },
     );
   }
+}
+
+function hintFor(index: Value, lanes: number): string {
+  if (index.op.kind === "size") return promise(index.op.size, lanes);
+  const offset = offsetOf(index);
+  if (offset % lanes === 0) return `Index by vectors: i.mul(${lanes})`;
+  return `The offset ${offset} is no multiple of ${lanes}: begin at one that is, or access single elements from there on`;
+}
+
+/** The constants that a sum has. */
+function offsetOf({ op }: Value): number {
+  if (op.kind === "const") return op.value;
+  if (op.kind !== "binary" || (op.fn !== "add" && op.fn !== "sub")) return 0;
+  return offsetOf(op.a) + (op.fn === "add" ? 1 : -1) * offsetOf(op.b);
 }
 
 /**

@@ -21,16 +21,28 @@ export function checkBounds(access: Access, facts: FactsAnalysis): void {
     const range = min === max ? `${min}` : `${min} to ${max}`;
     const span = extent > 1 ? ` (${extent} elements from there on)` : "";
     const where = facts.sizes ? ` for ${[...facts.sizes].map(([name, n]) => `${name} = ${n}`).join(", ")}` : "";
-    const guard = "Guard it: t.when(i.lt(n), () => ...) or load(..., { guard: i.lt(n) })";
     throw new OutOfBoundsError(
       `Index ${axis} of ${memory.name} is ${range}${span}${where}; the dimension has ${dim} elements`,
       {
         at,
         related: [{ what: `${memory.name} was declared`, at: memory.at }],
-        hint: where ? `${guard}; or promise what such sizes break: size("N", { min, multipleOf })` : guard,
+        hint: where
+          ? `${guardFor(access)}; or promise what such sizes break: size("N", { min, multipleOf })`
+          : (whyNoGuard({ min, max, last: maxOf(facts.extent(dim)) - extent, extent }) ?? guardFor(access)),
       },
     );
   }
+}
+
+function guardFor({ takesGuard }: Access): string {
+  return `Guard it: t.when(i.lt(n), () => ...)${takesGuard ? " or load(..., { guard: i.lt(n) })" : ""}`;
+}
+
+/** Where no thread's index is inside. `last`: the last that is. */
+function whyNoGuard({ min, max, last, extent }: Readonly<Record<"min" | "max" | "last" | "extent", number>>) {
+  if (last < 0) return `No guard helps: there are no ${extent} elements`;
+  if (min > last) return `No guard helps: the last index is ${last}`;
+  return max < 0 ? "No guard helps: the first index is 0" : undefined;
 }
 
 /** Elements one after the other may go on in the next row: what counts is where the last one lies in the whole tensor. */

@@ -134,9 +134,9 @@ class PdlOrder {
 
   private checkTouches(stmt: Stmt): void {
     for (const { memory, writes } of touches(stmt)) {
-      if (writes) this.early(`A store to ${memory.name}`, stmt.at);
+      if (writes) this.early(`A store to ${memory.name} stands`, stmt.at);
       if (memory.role !== "frozen" || isWritten(memory.role)) {
-        this.early(`A load of ${memory.name}, which is ${memory.role},`, stmt.at);
+        this.early(`A load of ${memory.name}, which is an ${memory.role}, stands`, stmt.at);
       }
     }
   }

@@ -15,14 +15,11 @@ export interface Subject {
   readonly given: Given;
 }
 
-/** The names that our own factories use; of the two the first that a factory takes. */
-const configurations: readonly object[] = [1, 16].map((multipleOf) => ({
-  M: size("M", { max: 16 }),
-  N: size("N"),
-  K: size("K", { max: 16_384, multipleOf }),
-  H: 2880,
-  out: f32,
-}));
+/** The names that our own factories use; the first that a factory takes. Some refuse an H that they don't know. */
+const configurations: readonly object[] = [1, 16].flatMap((multipleOf) => {
+  const product = { M: size("M", { max: 16 }), N: size("N"), K: size("K", { max: 16_384, multipleOf }), out: f32 };
+  return [{ ...product, H: 2880 }, product];
+});
 
 /**
  * The kernels among the exports; where there are none, those that exported functions make of a configuration

@@ -16,6 +16,33 @@ const decidedBy =
   (op: Op): Op | undefined =>
     op.kind === "id" && op.id === "block.x" ? { ...op, id } : undefined;
 
+describe("a barrier that is missing", () => {
+  const reversed = kernel(
+    { name: "reversed", grid: 1, block: 128, params: { x: input(f32, [128]), y: output(f32, [128]) } },
+    (t) => {
+      const { x, y } = t.pdl.wait();
+      const s = t.shared(f32, [128]);
+      s.store([t.thread], x.load([t.thread])); // early store
+      t.barrier();
+      y.store([t.thread], s.load([t.thread.neg().add(127)])); // early load
+    },
+  );
+  const x = HostTensor.from(f32, [128], range(128));
+  const broken = without(reversed, statements(reversed, "barrier")[0]);
+
+  test("comes to the race of store and load first, and says what to write", () => {
+    clean(reversed, { x });
+    const says = /is read by .*, by which it was written/;
+    faulty(broken, { x }, { kind: "race", at: "early load", other: "early store", says });
+    for (const seed of [undefined, 1, 2, 3, 4]) {
+      const [first, ...others] = simulate(broken, { x }, { seed }).findings;
+      expect(first && formatFinding(first), `seed ${seed}`).toMatch(says);
+      expect(first?.hint).toBe("Put t.barrier() between the two, and at the end of a loop around them");
+      for (const other of others) expect(formatFinding(other)).toMatch(/nobody has written|by which it was read/);
+    }
+  });
+});
+
 describe("copies beside the threads", () => {
   const staged = kernel(
     { name: "staged", grid: 1, block: 64, params: { x: frozen(f32, [256], { alignBytes: 16 }), y: output(f32, [64]) } },

@@ -1,4 +1,5 @@
 /** The simulator as a backend: launches that come to findings, memory that nobody wrote, what it can't tell. */
+import { inspect } from "node:util";
 import { afterAll, expect, test } from "vitest";
 import { deviceTensor, HazardError, openSimulator, run, simulate } from "../../backends/simulator/index.ts";
 import {
@@ -46,6 +47,8 @@ test("a launch that comes to findings throws them, after it has run", async () =
   expect(String(error)).toMatch(
     /^HazardError: hasty: race: s\[\d+\] is read by warp \d, [^]*\n {2}at test\/simulator\/runtime\.test\.ts:\d+[^]*\n {2}it was written at test\/simulator\/runtime\.test\.ts:\d+/,
   );
+  expect(String(error)).toMatch(/\n {2}Put t\.warpBarrier\(\) between the two, and at the end of a loop around them$/);
+  expect(inspect(error)).not.toContain("simulation:");
   const { simulation } = error as HazardError;
   expect(simulation.findings).toMatchObject([{ kind: "race" }]);
   expect((await y.read()).bytes).toEqual((simulation.outputs as { readonly y: HostTensor }).y.bytes);
