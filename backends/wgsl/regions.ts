@@ -29,8 +29,8 @@ export interface Regions {
   pieces(block: Block): readonly Piece[];
   /** Whether a value or register must be kept for each lane beyond the region that makes it. */
   escapes(made: Value | Register): boolean;
-  /** Of the block in which an escaping value is made, the last piece that needs it. */
-  lastUse(value: Value): Piece | undefined;
+  /** Of the block in which an escaping value or register is made, the last piece that needs it. */
+  lastUse(made: Value | Register): Piece | undefined;
   /** Whether a value is computed once per warp. */
   isWarpLevel(value: Value): boolean;
 }
@@ -65,35 +65,35 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
   const uniform = new Set<Value>();
   const madeIn = new Map<Value | Register, Region>();
   const escaping = new Set<Value | Register>();
-  const blockOf = new Map<Value, Block>();
+  const blockOf = new Map<Value | Register, Block>();
   /** Of each block that is being visited. */
   const current = new Map<Block, Piece>();
-  const lastUses = new Map<Value, Piece>();
+  const lastUses = new Map<Value | Register, Piece>();
 
   const use = (value: Value, region: Region): void => {
     // An inlined value is computed where it is used: what counts is where its operands are made.
     if (isLeaf(value) || plan.inlines(value)) {
-      if (value.op.kind === "read") useRegister(value.op.register, region);
+      if (value.op.kind === "read") useMade(value.op.register, region);
       for (const operand of operands(value.op)) use(operand, region);
       return;
     }
-    if (madeIn.get(value) !== region) escaping.add(value);
-    const block = blockOf.get(value);
-    const piece = block && current.get(block);
-    if (piece) lastUses.set(value, piece);
+    useMade(value, region);
   };
-  const useRegister = (register: Register, region: Region): void => {
-    if (madeIn.get(register) !== region) escaping.add(register);
+  const useMade = (made: Value | Register, region: Region): void => {
+    if (madeIn.get(made) !== region) escaping.add(made);
+    const block = blockOf.get(made);
+    const piece = block && current.get(block);
+    if (piece) lastUses.set(made, piece);
   };
   const visitStmt = (stmt: Stmt, region: Region): void => {
     if (stmt.kind === "let" && (plan.isDead(stmt.value) || plan.inlines(stmt.value))) return;
     for (const value of stmtOperands(stmt)) use(value, region);
     if (stmt.kind === "let") {
       madeIn.set(stmt.value, region);
-      if (stmt.value.op.kind === "read") useRegister(stmt.value.op.register, region);
+      if (stmt.value.op.kind === "read") useMade(stmt.value.op.register, region);
     }
     if (stmt.kind === "declare") madeIn.set(stmt.register, region);
-    if (stmt.kind === "write") useRegister(stmt.register, region);
+    if (stmt.kind === "write") useMade(stmt.register, region);
     for (const inner of innerBlocks(stmt)) for (const one of inner) visitStmt(one, region);
   };
   /** Uniform values need only what is known once per warp. */
@@ -113,7 +113,10 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
         const region: Piece = { kind: "region", uniform: hoisted, stmts: run };
         pieces.push(region);
         current.set(block, region);
-        for (const stmt of run) if (stmt.kind === "let") blockOf.set(stmt.value, block);
+        for (const stmt of run) {
+          if (stmt.kind === "let") blockOf.set(stmt.value, block);
+          if (stmt.kind === "declare") blockOf.set(stmt.register, block);
+        }
         for (const value of hoisted) for (const operand of operands(value.op)) use(operand, warpLevel);
         for (const stmt of run) visitStmt(stmt, region);
       }
@@ -136,7 +139,7 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
       current.set(block, piece);
       // Warp-wide operations take their operands in a lane loop of their own.
       for (const value of stmtOperands(stmt)) use(value, stmt);
-      if (stmt.kind === "wgmma") useRegister(stmt.accumulator, stmt);
+      if (stmt.kind === "wgmma") useMade(stmt.accumulator, stmt);
       if (stmt.kind === "let") {
         madeIn.set(stmt.value, warpLevel);
         if (stmt.value.op.kind === "reduce") uniform.add(stmt.value);
@@ -153,7 +156,7 @@ export function cutRegions(ir: KernelIR, plan: InlinePlan): Regions {
   return {
     pieces: (block) => cuts.get(block) ?? [],
     escapes: (made) => escaping.has(made),
-    lastUse: (value) => lastUses.get(value),
+    lastUse: (made) => lastUses.get(made),
     isWarpLevel: (value) => uniform.has(value),
   };
 }

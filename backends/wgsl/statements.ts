@@ -10,7 +10,7 @@ import { binary } from "./operations.ts";
 import type { Piece } from "./regions.ts";
 import { type LaneTileStmt, TileOperations } from "./tile.ts";
 
-/** The array of a value that outlives a lane loop. */
+/** The array of a value or register that outlives a lane loop. */
 interface Kept {
   readonly type: string;
   readonly name: string;
@@ -58,17 +58,27 @@ export class Statements extends TileOperations {
 
   /** Room for what outlives the lane loop. */
   private declareEscaping(stmt: Stmt, ending: Map<Piece, Kept[]>): void {
+    const share = (made: Value | Register, type: string, declared: () => string): string => {
+      const name = this.free.get(type)?.pop() ?? declared();
+      const last = this.sharesArrays ? this.regions.lastUse(made) : undefined;
+      if (last) ending.set(last, [...(ending.get(last) ?? []), { type, name }]);
+      return name;
+    };
     if (stmt.kind === "let" && this.regions.escapes(stmt.value)) {
       const { value } = stmt;
       const type = this.prelude.ofLanes(value.type);
-      const name = this.free.get(type)?.pop() ?? this.variable(value, value.name ?? "v", type);
-      this.valueNames.set(value, name);
-      const last = this.sharesArrays ? this.regions.lastUse(value) : undefined;
-      if (last) ending.set(last, [...(ending.get(last) ?? []), { type, name }]);
+      this.valueNames.set(
+        value,
+        share(value, type, () => this.variable(value, value.name ?? "v", type)),
+      );
     }
     if (stmt.kind === "declare" && this.regions.escapes(stmt.register)) {
-      const type = `array<${this.registerType(stmt.register)}, 32>`;
-      this.registerNames.set(stmt.register, this.variable(stmt.register, stmt.register.name, type));
+      const { register } = stmt;
+      const type = `array<${this.registerType(register)}, 32>`;
+      this.registerNames.set(
+        register,
+        share(register, type, () => this.variable(register, register.name, type)),
+      );
     }
   }
 
