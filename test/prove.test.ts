@@ -1,6 +1,6 @@
 /**
  * `npm run prove`: cases are the same wherever they are drawn, what is wrong is noticed, and the script says so. And every
- * PDL kernel behind a producer that is late: TEGULA_TEST_REPLAYS says how often, on a GPU where the order shows.
+ * PDL kernel behind a producer that is late, TEGULA_TEST_REPLAYS times on a GPU, where a missing wait would show.
  */
 import { execFile } from "node:child_process";
 import { describe, expect, test } from "vitest";
@@ -51,27 +51,22 @@ describe("cases", () => {
 });
 
 describe("what is wrong is noticed", () => {
-  const hasNone = { hasEpilogue: false };
-  const index = Array.from({ length: 40 }, (_, i) => i * exactGroup).find((i) => {
-    const { blueprint, M, N, K } = exactCases("simulator", 3)(i);
-    return (
-      blueprint.known === "all" && blueprint.dtype === "bf16" && M <= 16 && !blueprint.hasEpilogue && M * N * K < 1e5
-    );
-  });
-
   test("one that is added to every sum, by the place and the numbers", async () => {
     await using simulator = await openSimulator({ check: "values" });
-    const drawn = exactCases("simulator", 3)(index ?? 0);
+    const caseOf = exactCases("simulator", 3);
+    const drawn = Array.from({ length: 40 }, (_, i) => caseOf(i * exactGroup)).find(
+      ({ blueprint, M, N, K }) =>
+        blueprint.dtype === "bf16" && !blueprint.hasEpilogue && blueprint.known === "all" && M <= 16 && M * N * K < 1e5,
+    );
+    if (!drawn) throw new Error("no such case was drawn");
     expect(await judgeExact(simulator, drawn, 0)).toMatchObject({ problem: undefined });
     const { M, N, K } = drawn;
-    const wrong = llGemmDotBf16({
-      M,
-      N,
-      K,
-      out: f32,
-      epilogue: epilogue({}, (sum) => sum.add(1)),
-    }) as unknown as Kernel;
-    const { problem, what } = await judgeExact(simulator, { ...drawn, ...hasNone, out: "f32", kernel: wrong }, 0);
+    const wrong = llGemmDotBf16({ M, N, K, out: f32, epilogue: epilogue({}, (sum) => sum.add(1)) });
+    const { problem, what } = await judgeExact(
+      simulator,
+      { ...drawn, out: "f32", kernel: wrong as unknown as Kernel },
+      0,
+    );
     expect(problem).toMatch(new RegExp(`^${M * N} elements are wrong, the first y\\[0, 0\\] is -?\\d+, not -?\\d+$`));
     expect(what).toContain(`${M} x ${N} x ${K}, bf16 to f32`);
   });
@@ -104,24 +99,32 @@ test("a kernel that computes something else than it should behind a producer is 
   expect(await lateRounds(simulator, first, 4, other as unknown as Kernel)).toEqual({ stale: 4, early: 0 });
 });
 
-test("a kernel that writes outside of a tensor, which was right otherwise", async () => {
+test.each(["y", "x"])("a kernel that is right, but also writes behind %s, is not let pass", async (name) => {
   await using simulator = await openSimulator();
-  const { kernel, args } = lateSubjects()[0] ?? { kernel: undefined, args: () => ({}) };
-  if (!kernel) throw new Error("there are no kernels");
-  const compile = async () => ({
-    bind: ({ y }: { readonly y: DeviceTensor }) => ({
-      launch: () => simulator.write(y.storage, y.offsetBytes + y.byteLength, Uint8Array.of(1)),
-    }),
-  });
+  const [subject] = lateSubjects();
+  if (!subject) throw new Error("there are no kernels");
+  const data = subject.args(1) as Readonly<Record<string, HostTensor>>;
+  expect(await runGuarded(simulator, subject.kernel, data)).toHaveProperty("y");
+  const compile = async (kernel: Kernel) => {
+    const executable = await simulator.compile(kernel);
+    const bind = (tensors: Readonly<Record<string, DeviceTensor>>) => ({
+      launch: () => {
+        executable.bind(tensors as never).launch();
+        const { storage, offsetBytes = 0, byteLength = 0 } = tensors[name] ?? {};
+        if (storage) simulator.write(storage, offsetBytes + byteLength, Uint8Array.of(1));
+      },
+    });
+    return { bind };
+  };
   const careless = {
     compile,
     allocate: (byteLength: number) => simulator.allocate(byteLength),
     write: (...of: Parameters<Backend["write"]>) => simulator.write(...of),
     read: (...of: Parameters<Backend["read"]>) => simulator.read(...of),
   } as unknown as Backend;
-  const data = args(1) as Readonly<Record<string, HostTensor>>;
-  await expect(runGuarded(careless, kernel, data)).rejects.toThrow(/^ll_gemm_dot_bf16_\w+ wrote outside of y$/);
-  expect(await runGuarded(simulator, kernel, data)).toHaveProperty("y");
+  await expect(runGuarded(careless, subject.kernel, data)).rejects.toThrow(
+    `${subject.kernel.name} wrote outside of ${name}`,
+  );
 });
 
 // WGSL starts no kernel before the one ahead has ended, and takes seconds to compile each.
@@ -168,7 +171,9 @@ describe("the script", () => {
   test.each([
     [["bounds", "--devices", "cuda", "--count", "1"], /^The CUDA driver library was not found at TEGULA_LIBCUDA/],
     [["exact", "--devices", "gpu"], /^There is no device "gpu"\n {2}Choose among wgsl, simulator, cuda$/],
-    [["late", "--replays", "1e3"], /^--replays is "1e3"; write a whole number, e\.g\. --replays 100$/],
+    [["late", "--replays", "1e3"], /^--replays is "1e3"; write a whole number from 1 on, e\.g\. --replays 100$/],
+    [["exact", "--count", "0"], /^--count is "0"; write a whole number from 1 on, e\.g\. --count 100$/],
+    [["late", "--from", "13"], /^There are 13 cases on wgsl where --count doesn't ask for more$/],
     [["schedules", "--devices", "wgsl"], /^schedules are of the simulator alone; leave --devices out$/],
     [["everything"], /^everything is no campaign\. npm run prove -- exact\|bounds\|late\|schedules/],
   ])("%j ends with one message and exit code 101", { timeout: 60_000 }, async (args, says) => {

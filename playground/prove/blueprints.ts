@@ -1,7 +1,7 @@
 /**
- * What kernels `exact` draws: everything that the dispatcher can pick, and the families and options beside that. A blueprint
- * serves a group of cases, for compilers of software devices take seconds: then all sizes are known at launch, or the tokens
- * alone are. Of others every case has a kernel of its own, with numbers as its sizes.
+ * What kernels `exact` draws: all that `linear` may pick, and beside that each family with other options. A blueprint is a
+ * family with options, and makes kernels for sizes. Software devices compile for seconds: so most kernels there serve a whole
+ * group of cases, with all sizes known at launch, or the tokens alone. Others have numbers as sizes, and serve one case.
  */
 import {
   AlignmentError,
@@ -28,7 +28,7 @@ import { type Choice, choicesFor, formatChoice, kernelOf } from "../../kernels/l
 import type { InName, OutName } from "../../kernels/ll-gemm.ts";
 import { tableFor } from "../../kernels/tuned.ts";
 import { chance, pick, type Random } from "./draw.ts";
-import { dtypes } from "./gemm.ts";
+import { dtypes, type Maker } from "./gemm.ts";
 
 export interface Sizes {
   readonly M: Dim;
@@ -37,16 +37,17 @@ export interface Sizes {
 }
 
 /** Which sizes are numbers while tracing. */
-export type Known = "all" | "N and K" | "none";
+type Known = "all" | "N and K" | "none";
 
 export interface Blueprint {
   readonly family: "dot" | "mma" | "stream" | "pipeline" | "gemm" | "linear";
-  /** As text, with the family. */
+  /** As text that begins with the family. */
   readonly options: string;
   readonly dtype: InName;
   readonly out: OutName;
   readonly hasEpilogue: boolean;
   readonly known: Known;
+  /** Tokens that its kernels take: "many" is up to 256. */
   readonly tokens: "many" | number;
   /** Of K. */
   readonly multipleOf: number;
@@ -55,7 +56,7 @@ export interface Blueprint {
   readonly make: (sizes: Sizes) => Kernel;
 }
 
-/** Shares of blueprints by what they know; the rest knows none. */
+/** Shares of blueprints by which sizes they know; the rest knows none. */
 export type Shares = Readonly<Record<"all" | "N and K", number>>;
 
 /** max(sum + bias[n], 0) + residual[m,n], exact on small whole numbers. */
@@ -65,7 +66,6 @@ const biasReluResidual = ({ M, N }: Sizes) =>
   );
 
 type Common = Pick<Blueprint, "out" | "known" | "multipleOf" | "hasEpilogue">;
-type Maker = (config: object) => Kernel;
 
 export function drawBlueprint(shares: Shares, random: Random): Blueprint {
   const draw = random();
@@ -83,7 +83,7 @@ export function drawBlueprint(shares: Shares, random: Random): Blueprint {
   return ofGemm(common, random);
 }
 
-/** One of the choices for a product that was tuned, for any sizes: ragged, and less than it was made for. */
+/** One of the choices for a product that was tuned; it must serve any other sizes too, ragged and small. */
 function ofTable(common: Common, random: Random): Blueprint {
   const { N, K, dtype } = pick(tableFor(), random);
   const tokens = pick([1, 2, 3, 4, 8, 16], random);
@@ -93,7 +93,7 @@ function ofTable(common: Common, random: Random): Blueprint {
   return ofChoice(pick(those, random), { ...common, dtype: dtype as InName, tokens });
 }
 
-/** A family with the options that follow from sizes. */
+/** A family with the options that it derives from the sizes. */
 function byDefault(common: Common, random: Random): Blueprint {
   const family = pick(["dot", "mma", "stream"] as const, random);
   const all = ["bf16", "e4m3", "f32"] as const;
@@ -114,7 +114,7 @@ function ofChoice(choice: Choice, common: Common & Pick<Blueprint, "dtype" | "to
   };
 }
 
-/** What the sizes themselves lead to. */
+/** What `linear` picks for the sizes. */
 function byLinear(common: Common, random: Random): Blueprint {
   const dtype = pick(["bf16", "e4m3", "f32"] as const, random);
   const make = (sizes: Sizes): Kernel =>

@@ -2,28 +2,45 @@
  * O2: GEMMs on every class of real numbers must lie within what any order of f32 summation may give, and nothing wider. A
  * kernel whose sizes are known at launch serves a group of cases, each with sizes, a class and data of its own.
  */
-import { type Kernel, size } from "../../dsl/index.ts";
+import { size } from "../../dsl/index.ts";
 import { checkInterval, type DataClass, dataClasses, gemmBf16, llGemmPipelineBf16, llGemmPipelineE4m3 } from "../../kernels/index.ts"; // prettier-ignore
-import { kernelOf } from "../../kernels/linear-space.ts";
+import { type Family, kernelOf, type KernelOptions } from "../../kernels/linear-space.ts";
 import type { InName } from "../../kernels/ll-gemm.ts";
 import type { Campaign } from "./campaign.ts";
 import { type DeviceName, openDevice } from "./devices.ts";
 import { classesOf, drawSizes, pick, randomOf, sizeClasses } from "./draw.ts";
-import { describeDifference, dtypes, operandsOf, outputOf, type Problem, referenceOf, runGuarded } from "./gemm.ts";
+import {
+  describeDifference,
+  dtypes,
+  type Maker,
+  operandsOf,
+  outputOf,
+  type Problem,
+  referenceOf,
+  runGuarded,
+} from "./gemm.ts";
 
 /** Cases that share a kernel: software devices compile slowly. */
 const groupOf: Readonly<Record<DeviceName, number>> = { wgsl: 128, simulator: 32, cuda: 32 };
 
 const classes: readonly DataClass[] = dataClasses.filter((kind) => kind !== "integers");
+/** M * N * K at most. */
 const products: Readonly<Record<DeviceName, number>> = { wgsl: 1e6, simulator: 0.5e6, cuda: 20e6 };
 
-type Maker = (config: object) => Kernel;
-const families: readonly { readonly family: string; readonly dtype: InName; readonly make?: Maker }[] = [
-  ...(["bf16", "e4m3", "f32"] as const).flatMap((dtype) => [
-    { family: "dot", dtype },
-    { family: "mma", dtype },
-  ]),
-  ...(["bf16", "e4m3"] as const).map((dtype) => ({ family: "stream", dtype })),
+interface Entry {
+  readonly family: Family | "pipeline" | "gemm";
+  readonly dtype: InName;
+  readonly make: Maker;
+}
+
+const ofSpace = (family: Family, dtype: InName): Entry => ({
+  family,
+  dtype,
+  make: (sizes) => kernelOf({ family, options: {} }, { ...sizes, dtype } as KernelOptions),
+});
+const families: readonly Entry[] = [
+  ...(["bf16", "e4m3", "f32"] as const).flatMap((dtype) => [ofSpace("dot", dtype), ofSpace("mma", dtype)]),
+  ...(["bf16", "e4m3"] as const).map((dtype) => ofSpace("stream", dtype)),
   { family: "pipeline", dtype: "bf16", make: llGemmPipelineBf16 as unknown as Maker },
   { family: "pipeline", dtype: "e4m3", make: llGemmPipelineE4m3 as unknown as Maker },
   { family: "gemm", dtype: "bf16", make: gemmBf16 as unknown as Maker },
@@ -66,7 +83,7 @@ export async function openBounds(device: DeviceName, seed: number): Promise<Camp
   };
 }
 
-/** Of each family in turn, to each type in turn. */
+/** Of each family in turn, to some type. */
 function kernelFor(device: DeviceName, seed: number, group: number) {
   const random = randomOf(seed, group, 1);
   const entry = families[group % families.length];
@@ -76,10 +93,9 @@ function kernelFor(device: DeviceName, seed: number, group: number) {
   // TMA takes rows of whole 16 bytes.
   const multipleOf = family === "stream" ? 16 : pick([1, 2, 8, 16], random);
   // SwiftShader crashes while it compiles f32 weights on tensor cores for more tokens.
-  const most = device === "wgsl" && family === "mma" && dtype === "f32" ? 8 : 16;
-  const tokens = family === "gemm" ? ("many" as const) : most;
+  const few = device === "wgsl" && family === "mma" && dtype === "f32" ? 8 : 16;
+  const tokens = family === "gemm" ? ("many" as const) : few;
   const M = size("M", { max: tokens === "many" ? 256 : tokens });
   const sizes = { M, N: size("N"), K: size("K", { max: 16384, multipleOf }), out: dtypes[out] };
-  const kernel = make?.(sizes) ?? kernelOf({ family: family as "dot", options: {} }, { ...sizes, dtype });
-  return { kernel, family, dtype, out, multipleOf, tokens };
+  return { kernel: make(sizes), family, dtype, out, multipleOf, tokens };
 }

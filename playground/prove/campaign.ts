@@ -1,11 +1,11 @@
-/** Campaigns: cases by index, each the same on every machine for the same seed, in an order in which they can be dealt out. */
+/** What a campaign is: cases by index, which any process can judge in any order. For a seed they are the same everywhere. */
 import type { DeviceName } from "./devices.ts";
 
 export const campaignNames = ["exact", "bounds", "late", "schedules"] as const;
 export type CampaignName = (typeof campaignNames)[number];
 
 export interface Campaign {
-  /** For people. */
+  /** What runs the cases, for people. */
   readonly device: string;
   /** Throws where a case could not be run: that is a problem too. */
   judge(index: number): Promise<Outcome>;

@@ -1,6 +1,5 @@
 /** The narrow float conversions of a device: what a kernel makes of 2^24 f32 patterns at a time. */
-import type { Backend, Launch } from "../../backends/backend.ts";
-import { type DeviceTensor, deviceTensor } from "../../backends/tensor.ts";
+import { deviceTensor } from "../../backends/tensor.ts";
 import { bf16, type DType, e4m3, e5m2, f16, f32, kernel, output, scalar, u32 } from "../../dsl/index.ts";
 import { type DeviceName, openDevice } from "./devices.ts";
 
@@ -15,7 +14,7 @@ export const deviceConversions: readonly string[] = Object.keys(targets);
 
 const aligned = { alignBytes: 16 } as const;
 /** Each conversion of single numbers and of vectors, which backends write in different ways. */
-export const convertChunk = kernel(
+const convertChunk = kernel(
   {
     name: "convert_chunk",
     grid: chunkSize / threads / lanes,
@@ -53,61 +52,39 @@ export const convertChunk = kernel(
 
 /** What a device makes of a chunk, little-endian: of single numbers, of vectors. */
 export interface DeviceCodes {
+  /** Of the conversion. */
   readonly name: string;
   readonly single: Uint8Array;
   readonly vector: Uint8Array;
 }
 
-type ChunkLaunch = Launch<typeof convertChunk.params>;
-type Outputs = Readonly<Record<string, DeviceTensor>>;
+/** A device that converts. */
+export interface DeviceConverter {
+  readonly device: string;
+  /** What it makes of f32 bits `chunk << 24` to `chunk << 24 | 0xffffff`. */
+  convert(chunk: number): Promise<readonly DeviceCodes[]>;
+}
 
-/** A device with the kernel and its memory, 192 MiB. */
-export class DeviceConverter {
-  readonly #backend: Backend;
-  readonly #launch: ChunkLaunch;
-  readonly #tensors: Outputs;
-
-  private constructor(backend: Backend, launch: ChunkLaunch, tensors: Outputs) {
-    this.#backend = backend;
-    this.#launch = launch;
-    this.#tensors = tensors;
-  }
-
-  /** @throws NotFoundError as openDevice() */
-  static async open(device: DeviceName): Promise<DeviceConverter> {
-    const backend = await openDevice(device);
-    const executable = await backend.compile(convertChunk);
-    const make = <N extends DType["name"]>(dtype: DType<N>) => deviceTensor(backend, dtype, [chunkSize]);
-    const tensors = {
-      ...{ e4m3: make(e4m3), e5m2: make(e5m2), bf16: make(bf16), f16: make(f16) },
-      ...{ e4m3s: make(e4m3), e5m2s: make(e5m2), bf16s: make(bf16), f16s: make(f16) },
-    };
-    return new DeviceConverter(backend, executable.bind({ first: 0, ...tensors }), tensors);
-  }
-
-  get device(): string {
-    return this.#backend.device;
-  }
-
-  /** Of f32 bits `chunk << 24` to `chunk << 24 | 0xffffff`. */
-  async convert(chunk: number): Promise<readonly DeviceCodes[]> {
-    this.#launch.set({ first: (chunk << 24) >>> 0 });
-    this.#launch.launch();
-    const codes: DeviceCodes[] = [];
-    for (const [name, dtype] of Object.entries(targets)) {
-      const [single, vector] = await Promise.all([this.#read(dtype.name), this.#read(`${dtype.name}s`)]);
-      codes.push({ name, single, vector });
-    }
-    return codes;
-  }
-
-  async #read(name: string): Promise<Uint8Array> {
-    const tensor = this.#tensors[name];
-    if (!tensor) throw new RangeError(`there is no output ${name}`);
-    return (await tensor.read()).bytes;
-  }
-
-  async dispose(): Promise<void> {
-    await this.#backend.dispose();
-  }
+/** Opens a device, for the life of the process, with the kernel and its 192 MiB. @throws as openDevice() */
+export async function openConverter(name: DeviceName): Promise<DeviceConverter> {
+  const backend = await openDevice(name);
+  const make = <N extends DType["name"]>(dtype: DType<N>) => deviceTensor(backend, dtype, [chunkSize]);
+  const tensors = {
+    ...{ e4m3: make(e4m3), e5m2: make(e5m2), bf16: make(bf16), f16: make(f16) },
+    ...{ e4m3s: make(e4m3), e5m2s: make(e5m2), bf16s: make(bf16), f16s: make(f16) },
+  };
+  const launch = (await backend.compile(convertChunk)).bind({ first: 0, ...tensors });
+  return {
+    device: backend.device,
+    convert: async (chunk) => {
+      launch.set({ first: (chunk << 24) >>> 0 });
+      launch.launch();
+      const codes: DeviceCodes[] = [];
+      for (const [code, { name }] of Object.entries(targets)) {
+        const [single, vector] = await Promise.all([tensors[name].read(), tensors[`${name}s`].read()]);
+        codes.push({ name: code, single: single.bytes, vector: vector.bytes });
+      }
+      return codes;
+    },
+  };
 }

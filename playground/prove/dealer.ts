@@ -8,7 +8,7 @@ import type { Message, Task } from "./worker.ts";
 const silenceMs = 300_000;
 const mostProblems = 10;
 
-export interface Deal extends CampaignOptions {
+interface Deal extends CampaignOptions {
   readonly from: number;
   readonly count: number;
   /** Cases of one process. */
@@ -17,7 +17,7 @@ export interface Deal extends CampaignOptions {
   readonly workers: number;
 }
 
-export interface Problem {
+interface Problem {
   readonly index: number;
   readonly message: string;
 }
@@ -29,27 +29,26 @@ export interface Dealt {
   readonly next: number;
   /** Cases by class. */
   readonly classes: ReadonlyMap<string, number>;
-  readonly lines: readonly string[];
   readonly problems: number;
-  /** Why nothing could be done. */
+  /** Why no case could be judged. */
   readonly refused: string | undefined;
 }
 
 /** What is told while cases are judged. */
-export interface Hearing {
-  /** `next`: where one would go on. */
-  readonly judged: (judged: number, next: number) => void;
+interface Hearing {
+  /** `what` the case was; how many were `judged`; where one would go on `next`. */
+  readonly judged: (what: string, judged: number, next: number) => void;
   readonly problem: (problem: Problem) => void;
 }
 
-/** Stops dealing after ten problems, or where a device is missing. */
+/** Deals all cases out, or those up to the tenth problem, or none where the device is missing. */
 export async function deal(plan: Deal, hearing: Hearing): Promise<Dealt> {
   const { from, count, each, workers, ...options } = plan;
   const end = from + count;
-  const open = new Set<number>(Array.from({ length: count }, (_, i) => from + i)); // in order
+  /** Those not judged yet, in order. */
+  const open = new Set<number>(Array.from({ length: count }, (_, i) => from + i));
   const firstOpen = (): number => open.values().next().value ?? end;
   const classes = new Map<string, number>();
-  const lines: string[] = [];
   let problems = 0;
   let [device, refused] = ["", undefined as string | undefined];
 
@@ -64,13 +63,13 @@ export async function deal(plan: Deal, hearing: Hearing): Promise<Dealt> {
     const { index, what, problem } = message;
     open.delete(index);
     for (const name of message.classes) classes.set(name, (classes.get(name) ?? 0) + 1);
-    if (options.campaign === "late") lines.push(what);
     if (problem !== undefined) note({ index, message: [what, problem].filter((line) => line !== "").join("\n  ") });
-    hearing.judged(count - open.size, firstOpen());
+    hearing.judged(what, count - open.size, firstOpen());
   };
 
   let next = from;
   const isOn = (): boolean => refused === undefined && problems < mostProblems;
+  /** One process after the other. */
   const row = async (): Promise<void> => {
     while (next < end && isOn()) {
       // Ranges end where groups do.
@@ -88,9 +87,12 @@ export async function deal(plan: Deal, hearing: Hearing): Promise<Dealt> {
   };
   await Promise.all(Array.from({ length: workers }, row));
   return {
-    ...{ device, classes, lines, refused, problems },
+    device,
     judged: count - open.size,
     next: firstOpen(),
+    classes,
+    problems,
+    refused,
   };
 }
 

@@ -1,4 +1,4 @@
-/** Drawing cases: seeded chance, and sizes at the edges of tiles, of models, and in between. */
+/** Drawing cases: seeded chance; and sizes of products, at the edges of tiles, of models, and in between. */
 import { seededRandom } from "../../kernels/index.ts";
 
 export type Random = () => number;
@@ -11,7 +11,7 @@ export function pick<T>(from: readonly T[], random: Random): T {
 
 export const chance = (share: number, random: Random): boolean => random() < share;
 
-/** Of case or group `index` of a seed; `salt` tells their uses apart. */
+/** The generator of case or group `index` of a seed; `salt` tells the two, and other uses, apart. */
 export function randomOf(seed: number, index: number, salt: number): Random {
   return seededRandom(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b) ^ Math.imul(salt, 0xc2b2ae35));
 }
@@ -25,9 +25,16 @@ const near4096 = [4088, 4090, 4092, 4094, 4095, 4096, 4097, 4098, 4100, 4104];
 const edgesN = [1, 2, 3, 7, 8, 9, 15, 16, 17, 23, 24, 25, 31, 32, 33, 40, 63, 64, 65, 72, 97, 127, 128, 129];
 const manyTokens = [17, 33, 63, 64, 65, 100, 127, 128, 129, 200];
 
+/** The sizes of a product y[M,N] = x[M,K] w[N,K]^T. */
+export interface GemmSizes {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
 /** What sizes must keep to. */
 export interface SizeRules {
-  /** Tokens: more than 16 in any case, or at most so many. */
+  /** "many": more than 16. Else at most so many. */
   readonly tokens: "many" | number;
   /** Of K. */
   readonly multipleOf: number;
@@ -37,8 +44,11 @@ export interface SizeRules {
   readonly products: number;
 }
 
-/** First K and M, then what N leaves room for; until it does. */
-export function drawSizes({ tokens, multipleOf, tile: [tileM, tileN], products }: SizeRules, random: Random) {
+/** Draws K and M, then one of the N with which they keep to the rules; if there is none, all again. */
+export function drawSizes(
+  { tokens, multipleOf, tile: [tileM, tileN], products }: SizeRules,
+  random: Random,
+): GemmSizes {
   const upTo = (x: number, multiple: number) => Math.ceil(x / multiple) * multiple;
   for (;;) {
     const any = [1 + Math.floor(random() * 5000)];
@@ -52,16 +62,8 @@ export function drawSizes({ tokens, multipleOf, tile: [tileM, tileN], products }
   }
 }
 
-/** Classes of sizes that a campaign must cover. */
-export function classesOf({
-  M,
-  N,
-  K,
-}: {
-  readonly M: number;
-  readonly N: number;
-  readonly K: number;
-}): readonly string[] {
+/** The classes that sizes belong to. */
+export function classesOf({ M, N, K }: GemmSizes): readonly string[] {
   const isEdge = (x: number, of: number) => [-1, 0, 1].some((off) => (x + off) % of === 0 && x + off > 0);
   return [
     M > 16 ? "M > 16" : `M ${M}`,
@@ -76,6 +78,7 @@ export function classesOf({
   ];
 }
 
+/** Those that a campaign must cover; beside them "M > 16", of kernels that serve so many. */
 export const sizeClasses: readonly string[] = [
   ...Array.from({ length: 16 }, (_, i) => `M ${i + 1}`),
   ...["N 24", "N 2624", "N odd", "N 16 i +- 1", ...ofModels.map((K) => `K ${K}`)],

@@ -1,7 +1,7 @@
 /** O1: GEMMs on small whole numbers, whose sums are exact in every order, must be right to the last bit. */
 import type { Backend } from "../../backends/backend.ts";
 import { emitWgsl } from "../../backends/wgsl/emit.ts";
-import { bf16, HostTensor, type Kernel } from "../../dsl/index.ts";
+import { bf16, type Kernel } from "../../dsl/index.ts";
 import { checkBits, randomTensor, seededRandom } from "../../kernels/index.ts";
 import { type Blueprint, dimsOf, drawBlueprint, kernelFor, type Shares, takenByLinear } from "./blueprints.ts";
 import type { Campaign, Outcome } from "./campaign.ts";
@@ -11,9 +11,6 @@ import { describeDifference, operandsOf, outputOf, type Problem, referenceOf, ru
 
 /** Cases that may share a kernel. */
 export const exactGroup = 8;
-
-/** Of WGSL. */
-const mostCharacters = 60_000;
 
 /** What devices can bear: products of a case, and kernels. */
 const limits: Readonly<Record<DeviceName, { readonly products: number; readonly shares: Shares }>> = {
@@ -28,12 +25,12 @@ export const exactClasses: readonly string[] = [
   ...["sizes as numbers", "M at launch", "M, N and K at launch", ...sizeClasses, "M > 16"],
 ];
 
-export interface ExactCase extends Problem {
+interface ExactCase extends Problem {
   readonly blueprint: Blueprint;
   readonly kernel: Kernel;
 }
 
-/** What the cases of a group have in common: without a kernel each has its own. */
+/** What the cases of a group have in common: a kernel and those sizes that it knows, or a blueprint alone. */
 interface Shared {
   readonly blueprint: Blueprint;
   readonly kernel?: Kernel;
@@ -50,7 +47,7 @@ export async function openExact(device: DeviceName, seed: number): Promise<Campa
   };
 }
 
-/** Cases by index. What the last group shares is kept. */
+/** Cases by index, whatever was asked for before. What the last group shares is kept. */
 export function exactCases(
   device: DeviceName,
   seed: number,
@@ -61,13 +58,13 @@ export function exactCases(
     return { tokens, multipleOf, tile, products: family === "gemm" ? 4 * products : products };
   };
 
+  /** A case with a kernel of its own. A rule may refuse sizes: then the next are drawn. */
   const alone = (blueprint: Blueprint, random: Random): ExactCase | undefined => {
-    // A rule may refuse sizes: then the next are drawn.
     for (let tries = 0; tries < 50; tries++) {
       const sizes = drawSizes(rulesOf(blueprint), random);
       const kernel = kernelFor(blueprint, sizes);
-      if (kernel && !isTooMuch(device, blueprint, sizes.M, kernel))
-        return { ...blueprint, ...sizes, blueprint, kernel };
+      if (!kernel || isTooMuch(device, blueprint, sizes.M, kernel)) continue;
+      return { ...sizes, dtype: blueprint.dtype, out: blueprint.out, blueprint, kernel };
     }
     return undefined;
   };
@@ -80,23 +77,37 @@ export function exactCases(
     if (!kernel || isTooMuch(device, blueprint, M, kernel)) return undefined;
     return { blueprint, kernel, sizes: blueprint.known === "N and K" ? { N, K } : {} };
   };
+  /** What a group shares, and in its place, for a case that finds no sizes for that, what is drawn next. */
+  const sharedBy = (group: number): ((turn: number) => Shared) => {
+    const random = randomOf(seed, group, 1);
+    const drawn: Shared[] = [];
+    return (turn) => {
+      for (;;) {
+        const one = drawn[turn];
+        if (one) return one;
+        const next = shared(random);
+        if (next) drawn.push(next);
+      }
+    };
+  };
 
-  let last: { readonly group: number; readonly shared: Shared } | undefined;
+  let last: { readonly group: number; readonly of: (turn: number) => Shared } | undefined;
   return (index) => {
     const group = Math.floor(index / exactGroup);
-    const [ofGroup, ofCase] = [randomOf(seed, group, 1), randomOf(seed, index, 2)];
-    for (;;) {
-      const of = last?.group === group ? last.shared : shared(ofGroup);
-      if (!of) continue;
-      last = { group, shared: of };
-      const { blueprint, kernel, sizes } = of;
-      if (kernel) return { ...blueprint, ...drawSizes(rulesOf(blueprint), ofCase), ...sizes, blueprint, kernel };
-      const found = alone(blueprint, ofCase);
+    if (last?.group !== group) last = { group, of: sharedBy(group) };
+    const random = randomOf(seed, index, 2);
+    for (let turn = 0; ; turn++) {
+      const { blueprint, kernel, sizes } = last.of(turn);
+      const { dtype, out } = blueprint;
+      if (kernel) return { ...drawSizes(rulesOf(blueprint), random), ...sizes, dtype, out, blueprint, kernel };
+      const found = alone(blueprint, random);
       if (found) return found;
-      last = undefined;
     }
   };
 }
+
+/** Characters of WGSL that SwiftShader compiles in seconds. */
+const mostCharacters = 60_000;
 
 /**
  * SwiftShader takes minutes to compile what is longer, and crashes while it compiles f32 weights on tensor cores for more
@@ -118,12 +129,17 @@ export async function judgeExact(
   const operands = operandsOf(problem, "integers", index);
   const { y: sums } = referenceOf(operands);
   const random = seededRandom(index);
-  const [bias, residual] = [[N], [M, N]].map((shape) => randomTensor(bf16, shape, "integers", random)) as [HostTensor, HostTensor]; // prettier-ignore
+  const bias = randomTensor(bf16, [N], "integers", random);
+  const residual = randomTensor(bf16, [M, N], "integers", random);
   const [b, r] = [bias.values(), residual.values()];
   const expected = hasEpilogue ? sums.map((sum, i) => Math.max(sum + (b[i % N] ?? 0), 0) + (r[i] ?? 0)) : sums;
-  const given = { ...operands, ...(hasEpilogue ? { bias, residual } : {}), y: outputOf(problem) };
-  const { y } = await runGuarded(backend, kernel, given);
-  const { first, wrong } = checkBits(y ?? given.y, expected);
+  const output = outputOf(problem);
+  const { y = output } = await runGuarded(backend, kernel, {
+    ...operands,
+    ...(hasEpilogue && { bias, residual }),
+    y: output,
+  });
+  const { first, wrong } = checkBits(y, expected);
   const sizesKnown = { all: "sizes as numbers", "N and K": "M at launch", none: "M, N and K at launch" }[known];
   const end = hasEpilogue ? "epilogue" : "no epilogue";
   const taken = family === "linear" && known === "all" ? [`linear takes ${takenByLinear(blueprint, { M, N, K })}`] : [];

@@ -5,31 +5,30 @@ import { bf16, type DType, e4m3, f32, HostTensor, type Kernel } from "../../dsl/
 import { isWritten } from "../../dsl/ir.ts";
 import { type DataClass, type Difference, gemmReference, randomTensor, seededRandom } from "../../kernels/index.ts";
 import type { InName, OutName } from "../../kernels/ll-gemm.ts";
+import type { GemmSizes } from "./draw.ts";
 
 export const dtypes = { f32, bf16, e4m3 } as const;
 
-export interface Problem {
-  readonly M: number;
-  readonly N: number;
-  readonly K: number;
+/** Takes a config that nobody's types know: sizes as numbers or not, an epilogue or none. */
+export type Maker = (config: object) => Kernel;
+
+/** A product, and the types of its parts. */
+export interface Problem extends GemmSizes {
   /** Of the weights; tokens of f32 weights are bf16. */
   readonly dtype: InName;
   readonly out: OutName;
 }
 
-export type Data = Readonly<Record<string, HostTensor>>;
+type Data = Readonly<Record<string, HostTensor>>;
+type Operands = Data & { readonly w: HostTensor; readonly x: HostTensor };
 
 const zoneBytes = 256;
 const zoneByte = 0xa5;
 /** NaN in every float type. */
 const poisonByte = 0xff;
 
-/** Operands, and scales where the type has them. Both scales are powers of two where `data` is exact. */
-export function operandsOf(
-  { M, N, K, dtype }: Problem,
-  data: DataClass,
-  seed: number,
-): Data & { w: HostTensor; x: HostTensor } {
+/** w and x, and scales where the type has them. Both scales are powers of two where `data` is exact. */
+export function operandsOf({ M, N, K, dtype }: Problem, data: DataClass, seed: number): Operands {
   const random = seededRandom(seed);
   const x = randomTensor(dtype === "e4m3" ? e4m3 : bf16, [M, K], data, random);
   const w = randomTensor<InName>(dtypes[dtype], [N, K], data, random);
@@ -39,13 +38,13 @@ export function operandsOf(
 }
 
 /** In float64, with the bound's magnitudes. */
-export function referenceOf({ w, x, xScale, wScale }: Data & { w: HostTensor; x: HostTensor }) {
+export function referenceOf({ w, x, xScale, wScale }: Operands) {
   const scale = (xScale?.values()[0] ?? 1) * (wScale?.values()[0] ?? 1);
   return gemmReference(x, w, scale);
 }
 
 /**
- * Launches a kernel once. Outputs begin as NaN, and every tensor lies between red zones.
+ * Launches a kernel once, and returns what it writes. Outputs begin as NaN, and every tensor lies between red zones.
  * @throws RangeError when a kernel wrote outside of a tensor; as backend.compile()
  */
 export async function runGuarded(backend: Backend, kernel: Kernel, data: Data): Promise<Data> {
@@ -67,14 +66,14 @@ export async function runGuarded(backend: Backend, kernel: Kernel, data: Data): 
     const results: Record<string, HostTensor> = {};
     for (const { name, role } of kernel.ir.tensors) {
       const tensor = tensors.get(name);
-      if (!tensor || !isWritten(role)) continue;
+      if (!tensor) continue;
       const image = await backend.read(tensor.storage, 0, tensor.storage.byteLength);
       const end = zoneBytes + tensor.byteLength;
       const zones = [image.subarray(0, zoneBytes), image.subarray(end)];
       if (zones.some((zone) => zone.some((byte) => byte !== zoneByte))) {
         throw new RangeError(`${kernel.name} wrote outside of ${name}`);
       }
-      results[name] = new HostTensor(tensor.dtype, tensor.shape, image.slice(zoneBytes, end));
+      if (isWritten(role)) results[name] = new HostTensor(tensor.dtype, tensor.shape, image.slice(zoneBytes, end));
     }
     return results;
   } finally {
@@ -82,6 +81,7 @@ export async function runGuarded(backend: Backend, kernel: Kernel, data: Data): 
   }
 }
 
+/** y before a launch: NaN. */
 export function outputOf({ M, N, out }: Problem): HostTensor {
   return HostTensor.filled(dtypes[out] as DType, [M, N], poisonByte);
 }

@@ -39,13 +39,13 @@ export function lateSubjects(): readonly LateSubject[] {
   ];
 }
 
-/** Of any of the GEMMs. Small whole numbers: some of each row's sum is always the late data's. */
+/** Any of the GEMMs, on small whole numbers. */
 function product(kernel: unknown, M: number = sizes.M, K: number = sizes.K): LateSubject {
   const { N } = sizes;
   const gemm = kernel as Kernel;
   const dtypeOf = (name: string) => gemm.ir.tensors.find((tensor) => tensor.name === name)?.dtype;
   const [w, x, y] = [dtypeOf("w"), dtypeOf("x"), dtypeOf("y")];
-  if (!w || !x || !y) throw new RangeError(`${gemm.name} is no product`);
+  if (!w || !x || !y) throw new RangeError(`${gemm.name} has no w, x or y`);
   return {
     kernel: gemm,
     args: (seed) => ({

@@ -1,6 +1,7 @@
 /**
- * Kernels behind a producer that is late: it lets them start at once, sleeps, and only then writes what they read. Whoever
- * reads before the wait reads poison; whoever stores before it is seen by the producer, which looks at the outputs last.
+ * Kernels behind a producer that is late: it lets them start at once, sleeps, and only then writes what they read. A kernel
+ * that reads before its wait reads poison; one that stores before its wait is seen by the producer, which copies its outputs
+ * at the same time.
  */
 import type { Backend, Launch } from "../../backends/backend.ts";
 import { CudaBackend, type CudaGraph, type CudaLaunch } from "../../backends/cuda/index.ts";
@@ -20,10 +21,10 @@ export interface LateSubject {
 }
 
 /** What came of some rounds. */
-export interface LateResult {
+interface LateResult {
   /** Rounds with an output that is not what the kernel makes of the same data without a producer. */
   readonly stale: number;
-  /** Rounds in which the producer, at its end, saw an output that was no longer what it had been. */
+  /** Rounds in which the producer, after its sleep, found an output that was written already. */
   readonly early: number;
 }
 
@@ -43,15 +44,17 @@ export async function lateRounds(
   rounds: number,
   consumer = subject.kernel,
 ): Promise<LateResult> {
-  const inputs = [subject.args(1), subject.args(2)];
-  const cases: { readonly data: Data; readonly expected: Tensors }[] = [];
-  for (const data of inputs) cases.push({ data, expected: await run(backend, subject.kernel, data as never) });
-  const chain = await LateChain.make(backend, consumer, inputs[0] ?? {});
+  const caseOf = async (seed: number): Promise<{ readonly data: Data; readonly expected: Tensors }> => {
+    const data = subject.args(seed);
+    return { data, expected: await run(backend, subject.kernel, data as never) };
+  };
+  const [one, other] = [await caseOf(1), await caseOf(2)];
+  const chain = await LateChain.make(backend, consumer, one.data);
   try {
     let [stale, early] = [0, 0];
     for (let round = 0; round < rounds; round++) {
       // Two rounds of each data: one by launches, one by a graph.
-      const { data = {}, expected = {} } = cases[(round >> 1) % cases.length] ?? {};
+      const { data, expected } = round % 4 < 2 ? one : other;
       await chain.run(data, round % 2 === 1);
       if (!(await chain.holds(expected))) stale++;
       if (!(await chain.sawPoison())) early++;
@@ -77,7 +80,7 @@ export function withoutWaits({ ir, ...rest }: Kernel): Kernel {
   return { ...rest, ir: { ...ir, name: `${ir.name}_hurried`, body: [...kept(ir.body), ...waits.slice(0, 1)] } };
 }
 
-/** A tensor that both kernels know, as words, and its other copy, which the producer alone knows. */
+/** A tensor that both kernels have, as words, and the tensor that the producer copies it from, or to. */
 interface Twin {
   readonly name: string;
   readonly shared: DeviceTensor;
@@ -89,8 +92,9 @@ class LateChain {
   readonly #launches: readonly Launch[];
   readonly #graph: CudaGraph | undefined;
   readonly #tensors: ReadonlyMap<string, DeviceTensor>;
-  /** What the producer writes to the consumer's inputs, and what it sees of the outputs. */
+  /** The consumer's inputs, which the producer writes. */
   readonly #awaited: readonly Twin[];
+  /** The consumer's outputs, of which the producer takes a copy. */
   readonly #watched: readonly Twin[];
 
   private constructor(
@@ -148,6 +152,7 @@ class LateChain {
     else for (const launch of this.#launches) launch.launch();
   }
 
+  /** Whether the outputs are these. */
   async holds(expected: Tensors): Promise<boolean> {
     for (const [name, { bytes }] of Object.entries(expected)) {
       const result = await deviceTensorOf(this.#tensors, name).read();
@@ -156,6 +161,7 @@ class LateChain {
     return true;
   }
 
+  /** Whether the producer found all outputs as they were before the round. */
   async sawPoison(): Promise<boolean> {
     for (const { other } of this.#watched) {
       if ((await other.read()).bytes.some((byte) => byte !== poisonByte)) return false;
@@ -175,8 +181,8 @@ interface Words {
   store(index: readonly unknown[], value: Expr<"u32"> | undefined): void;
 }
 
-/** Copies so many words of each `from` to its `to`, long after the next kernel was let start. */
-export function lateCopies(counts: readonly number[]): Kernel {
+/** The producer: copies so many words of each `from` to its `to`, long after it lets the next kernel start. */
+function lateCopies(counts: readonly number[]): Kernel {
   const params: Params = Object.fromEntries(
     counts.flatMap((count, i) => [
       [`from${i}`, input(u32, [count])] as const,

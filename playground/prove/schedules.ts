@@ -1,6 +1,6 @@
 /**
- * Kernels without a mistake in the simulator, with all its checks, each under a schedule of its own: warps, clusters and
- * copies in a random order. Whatever it reports is a false alarm, or a mistake that nobody knew of.
+ * Kernels that should have no mistake, in the simulator with all its checks, each under a schedule of its own: warps, clusters
+ * and copies in a random order. Whatever it finds is a false alarm, or a mistake that nobody knew of.
  */
 import { openSimulator } from "../../backends/simulator/index.ts";
 import { judge as judgeProgram } from "../fuzz/judge.ts";
@@ -12,7 +12,7 @@ import { exactCases, exactGroup, judgeExact } from "./exact.ts";
 import { lateRounds } from "./late.ts";
 import { lateSubjects } from "./late-subjects.ts";
 
-/** One of each in turn. */
+/** In turn. */
 const kinds = ["shipped kernel", "random kernel", "random kernel", "recorded kernel"] as const;
 export const scheduleClasses: readonly string[] = [...new Set(kinds), "behind a producer"];
 
@@ -22,12 +22,12 @@ export async function openSchedules(seed: number): Promise<Campaign> {
   return {
     device: "simulator, all checks",
     judge: async (index): Promise<Outcome> => {
-      // A schedule for each case.
       await using backend = await openSimulator({ seed: seed + index });
       const turn = Math.floor(index / kinds.length);
       const kind = kinds[index % kinds.length] ?? kinds[0];
       switch (kind) {
         case "shipped kernel": {
+          // Some of them behind a late producer.
           const subject = turn % 16 === 0 ? chained[(turn / 16) % chained.length] : undefined;
           if (!subject) {
             const outcome = await judgeExact(backend, caseOf(turn * exactGroup), index);
