@@ -1,6 +1,7 @@
 /**
- * Does much of everything that takes memory and gives it back, and shows what is left over: nothing, if all is well. Exit
- * code 1 when memory grew by more than 16 MiB anywhere. soak/work.ts says what a round is.
+ * `npm run soak`: does much of everything that takes memory and gives it back, and shows by how much memory grew: not at all,
+ * if all is well. Exit code 1 when one kind of work made one kind of memory grow by more than 16 MiB. soak/work.ts says what
+ * the kinds of work are.
  *
  *   npm run soak                       # on a GPU, about six minutes
  *   npm run soak -- --launches 1000000 --uploads 100000 --programs 10000 --backends 1000
@@ -10,7 +11,7 @@ import { parseArgs } from "node:util";
 import { formatBytes } from "../backends/cuda/context.ts";
 import { ArgumentError } from "../dsl/index.ts";
 import { type Memory, soak, soakDevices, type SoakResult } from "./soak/rounds.ts";
-import { fail, progress } from "./terminal.ts";
+import { fail, progress, showHelp } from "./terminal.ts";
 
 const limitBytes = 16 * 2 ** 20;
 const kinds: readonly (keyof Memory)[] = ["heap", "resident", "device"];
@@ -20,6 +21,7 @@ const usual = {
   wgsl: { launches: 100_000, uploads: 10_000, programs: 1000, backends: 100 },
 } as const;
 
+showHelp(import.meta.filename);
 const { values: options } = parseArgs({
   options: {
     device: { type: "string", default: "cuda" },

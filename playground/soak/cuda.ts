@@ -46,13 +46,12 @@ async function workOn(cuda: CudaBackend): Promise<SoakDevice["work"]> {
         graph.launch();
         await expectEach(y, 1);
       },
-      finish: () => Promise.resolve(),
     },
   };
 }
 
 /** Past every cache, by the backend's own loader. */
-async function compileLoadLaunchUnload(cuda: CudaBackend, y: DeviceTensor<"f32">): Promise<void> {
+async function compileLoadLaunchUnload(cuda: CudaBackend, y: DeviceTensor<"u32">): Promise<void> {
   const { arch } = cuda;
   const module = emitCuda(count.ir);
   const compiled = compileCuda(module.source, { arch, name: count.name, cache: false });

@@ -1,6 +1,6 @@
 /**
- * Much work of each kind that takes something and gives it back, with the memory before and after it. What is left over
- * shows as growth that doesn't stop; a part of the work runs first, so that caches and pools are full.
+ * Much work of each kind that takes something and gives it back, with the memory before and after it: what is not given back
+ * shows as growth. A part of the work runs before the first look, so that caches and pools are full.
  */
 import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
@@ -35,7 +35,7 @@ export interface SoakResult {
 export const soakDevices = { cuda: openCudaSoak, wgsl: openWgslSoak };
 
 /**
- * Does it all, one kind after the other.
+ * Does all that is planned, one kind after the other.
  * @throws NotFoundError without the device; Error when a result is wrong
  */
 export async function soak(
@@ -43,7 +43,7 @@ export async function soak(
   progress: (what: string, done: number, all: number) => void = () => undefined,
   device: keyof typeof soakDevices = "cuda",
 ): Promise<readonly SoakResult[]> {
-  const { backend, work, warmUp: share, usedBytes } = await soakDevices[device]();
+  const { backend, work, warmUp: warmUpShare, usedBytes } = await soakDevices[device]();
   const results: SoakResult[] = [];
   try {
     for (const [what, { round, finish }] of Object.entries(work)) {
@@ -59,14 +59,14 @@ export async function soak(
         progress(what, count, count);
         await backend.synchronize();
       };
-      const warmUp = Math.ceil(rounds * share);
+      const warmUp = Math.ceil(rounds * warmUpShare);
       await run(warmUp);
       const before = await memory(usedBytes);
       const start = performance.now();
       await run(rounds);
       const seconds = (performance.now() - start) / 1000;
       results.push({ what, rounds, seconds, before, after: await memory(usedBytes) });
-      await finish(warmUp + rounds);
+      await finish?.(warmUp + rounds);
     }
     return results;
   } finally {

@@ -1,7 +1,7 @@
 /** The kinds of work that a soak does, whatever the device, and what they share. */
 import type { Backend } from "../../backends/backend.ts";
 import type { DeviceTensor } from "../../backends/tensor.ts";
-import { f32, HostTensor, inout, kernel } from "../../dsl/index.ts";
+import { f32, HostTensor, inout, kernel, u32 } from "../../dsl/index.ts";
 
 /** How many of each; kinds that aren't named are left out. */
 export interface SoakPlan {
@@ -17,8 +17,8 @@ export interface SoakPlan {
 
 export interface Work {
   readonly round: (i: number) => Promise<void> | void;
-  /** Checks what `total` rounds must have done. */
-  readonly finish: (total: number) => Promise<void>;
+  /** Checks what `total` rounds must have come to, where a round doesn't check it itself. */
+  readonly finish?: (total: number) => Promise<void>;
 }
 
 export interface SoakDevice {
@@ -30,20 +30,22 @@ export interface SoakDevice {
   readonly usedBytes: () => number;
 }
 
-export const zeros = HostTensor.filled(f32, [32], 0);
+/** What `count` counts in. */
+export const zeros = HostTensor.filled(u32, [32], 0);
+/** What is uploaded. */
 export const ones = HostTensor.from(f32, [1024], new Array<number>(1024).fill(1));
 
 /** y += 1; a new kernel with each call. */
 export const counting = () =>
-  kernel({ name: "count", grid: 1, block: 32, params: { y: inout(f32, [32]) } }, (t) => {
+  kernel({ name: "count", grid: 1, block: 32, params: { y: inout(u32, [32]) } }, (t) => {
     t.pdl.launchDependents();
     const { y } = t.pdl.wait();
     y.store([t.lane], y.load([t.lane]).add(1));
   });
 export const count = counting();
 
-/** @throws Error */
-export async function expectEach(tensor: DeviceTensor<"f32">, expected: number): Promise<void> {
+/** @throws Error unless every element is `expected` */
+export async function expectEach(tensor: DeviceTensor, expected: number): Promise<void> {
   const wrong = (await tensor.read()).values().find((value) => value !== expected);
   if (wrong !== undefined) throw new Error(`${tensor} has ${wrong} instead of ${expected}`);
 }

@@ -8,15 +8,15 @@ import type { Watchdog } from "./watchdog.ts";
 export interface Target {
   readonly call: (...args: readonly unknown[]) => unknown;
   readonly valid: () => readonly unknown[];
-  /** Garbage that it takes, by its own promise, at the caller's risk. */
-  readonly without?: readonly string[];
+  /** Garbage that it isn't given: what it takes at the caller's risk, by its own promise. */
+  readonly without: readonly string[];
 }
 
 /** Collects the operations of a world. */
 export class Targets extends Map<string, Target> {
   /** A function of a module. */
-  free(name: string, call: unknown, valid: Target["valid"] = () => [], without?: readonly string[]): void {
-    this.set(name, { call: call as Target["call"], valid, ...(without ? { without } : {}) });
+  free(name: string, call: unknown, valid: Target["valid"] = () => [], without: readonly string[] = []): void {
+    this.set(name, { call: call as Target["call"], valid, without });
   }
 
   /** `Class.member` or `Class.[Symbol.dispose]` of each of these objects. */
@@ -24,7 +24,7 @@ export class Targets extends Map<string, Target> {
     name: string,
     receivers: readonly object[],
     valid: Target["valid"] = () => [],
-    without?: readonly string[],
+    without: readonly string[] = [],
   ): void {
     const [, text = "", symbol] = /\.(\[Symbol\.(\w+)\]|\w+)$/.exec(name) ?? [];
     const key = symbol ? Symbol[symbol as "dispose" | "asyncDispose"] : text;
@@ -78,7 +78,7 @@ export class Call {
   }
 
   argumentsIn({ targets, things }: World): readonly unknown[] {
-    const { valid, without = [] } = targets.get(this.target) ?? unknown(this.target);
+    const { valid, without } = targets.get(this.target) ?? unknown(this.target);
     const args = [...valid()];
     for (const { arg, path, garbage: name } of this.changes) {
       if (without.includes(name)) continue;
@@ -99,8 +99,8 @@ function withReplaced(whole: unknown, [step, ...rest]: readonly number[], value:
   if (step === undefined || typeof whole !== "object" || whole === null) return value;
   if (Object.isFrozen(whole)) return value; // kernels, their IR, dtypes
   const prototype: unknown = Object.getPrototypeOf(whole);
-  if (prototype !== Object.prototype && !(prototype === Array.prototype && (whole as object[]).length < 9))
-    return value;
+  const isShort = prototype === Array.prototype && (whole as readonly unknown[]).length <= 8;
+  if (prototype !== Object.prototype && !isShort) return value;
   try {
     const keys = Object.keys(whole);
     const key = keys[step % (keys.length + 1)] ?? "surplus";
@@ -111,7 +111,7 @@ function withReplaced(whole: unknown, [step, ...rest]: readonly number[], value:
   }
 }
 
-/** Calls of the operations of a world. */
+/** Some calls of the operations of a world, one after the other. */
 export function callsOf({ targets, things }: World): fc.Arbitrary<readonly Call[]> {
   const change = fc.record({
     arg: fc.nat(3),
@@ -127,7 +127,10 @@ export function callsOf({ targets, things }: World): fc.Arbitrary<readonly Call[
 /** How long a call may keep the thread, or a promise may take: on two cores, shared with others. */
 export const timeLimitMs = 20_000;
 
-/** Makes a call. @throws Error unless it succeeds, or throws an error of a class of ours */
+/**
+ * Makes a call. A promise that is awaited later comes to `pending`.
+ * @throws Error unless the call succeeds, or throws an error of a class of ours
+ */
 export async function make(call: Call, world: World, watchdog: Watchdog, pending: Promise<void>[]): Promise<void> {
   const args = call.argumentsIn(world);
   const target = world.targets.get(call.target) ?? unknown(call.target);

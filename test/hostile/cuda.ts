@@ -10,9 +10,6 @@ import { large } from "./garbage.ts";
 import type { Guard } from "./guard.ts";
 
 type Api = typeof cudaApi;
-/** Kernels of the stand-in have no types. */
-type Untyped = Record<string, (...args: readonly unknown[]) => unknown>;
-
 const host = (...values: readonly number[]) => HostTensor.from(f32, [values.length], values);
 const at = { file: "hostile.ts", line: 1, column: 1 };
 
@@ -34,8 +31,9 @@ export async function cudaWorld(fake: FakeCuda, guard: Guard, traced: Kernel): P
   const weights = cudaApi.frozenTensor(cuda, host(3, 4));
   const freed = cudaApi.deviceTensor(cuda, host(1, 2));
   const [executable, unloaded] = [await cuda.compile(axpy), await sibling.compile(axpy)];
-  const bind = (tensors: { readonly x: DeviceTensor; readonly y: DeviceTensor }, by = executable) =>
-    by.bind({ ...tensors, a: 1 } as never);
+  // Kernels of the stand-in have no types.
+  const bind = (args: { readonly x: DeviceTensor; readonly y: DeviceTensor; readonly a?: number }, by = executable) =>
+    by.bind({ a: 1, ...args } as never);
   const launch = bind({ x, y });
   const launchOfFreed = bind({ x: freed, y });
   const [sx, sy] = [cudaApi.deviceTensor(sibling, host(1, 2)), cudaApi.deviceTensor(sibling, host(0, 0))];
@@ -68,7 +66,7 @@ export async function cudaWorld(fake: FakeCuda, guard: Guard, traced: Kernel): P
   const abroadTensor = cudaApi.deviceTensor(abroad, host(1, 2));
   for (const [name, thing] of Object.entries({ x, storage, stream, event, launch, executable, pinned, graph, cuda })) {
     things.set(`the fields of ${name}`, () => ({ ...thing }));
-    // Of a backend it would be called itself, and JavaScript has private members fail in proxies.
+    // None of a backend, since its own methods would be called: in a proxy they find no private members.
     if (thing !== cuda) things.set(`a proxy of ${name}`, () => new Proxy(thing, {}));
     things.set(`the class of ${name} alone`, () => Object.create(Object.getPrototypeOf(thing) as object) as unknown);
   }
@@ -153,13 +151,12 @@ export async function cudaWorld(fake: FakeCuda, guard: Guard, traced: Kernel): P
   targets.member("PreparedRun.timeUs", [prepared], () => [2], slow);
   for (const name of ["free", "[Symbol.dispose]"]) targets.member(`PreparedRun.${name}`, [prepared]);
 
-  return { targets, things, end: () => end() };
+  return { targets, things, end };
 
   /** A launch still computes what it should, nothing wrong crossed the FFI, and nothing is left. */
   async function end(): Promise<void> {
     const [a, b] = [cudaApi.deviceTensor(cuda, host(1, 2)), cudaApi.deviceTensor(cuda, host(10, 10))];
-    const again = (await cuda.compile(axpy)) as unknown as Untyped;
-    (again["bind"]?.({ x: a, y: b, a: 2 }) as { launch(): void }).launch();
+    bind({ x: a, y: b, a: 2 }, await cuda.compile(axpy)).launch();
     const values = [...(await b.read()).values()];
     if (values.join() !== "12,14") throw new Error(`2 * [1, 2] + [10, 10] is [${values.join()}] now`);
     await Promise.all([cuda, sibling, abroad].map((one) => one.dispose()));

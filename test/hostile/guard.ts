@@ -10,6 +10,7 @@ type Kind = "context" | "stream" | "event" | "module" | "function" | "graph" | "
 
 /** Arguments that are handles, by function and position. */
 const handles: Readonly<Record<string, Readonly<Record<number, Kind>>>> = {
+  cuCtxSetCurrent: { 0: "context" },
   cuMemFree: { 0: "device memory" },
   cuMemcpyHtoDAsync: { 3: "stream" },
   cuMemcpyDtoHAsync: { 3: "stream" },
@@ -19,6 +20,7 @@ const handles: Readonly<Record<string, Readonly<Record<number, Kind>>>> = {
   cuFuncGetAttribute: { 2: "function" },
   cuFuncSetAttribute: { 0: "function" },
   cuLaunchKernelEx: { 1: "function" },
+  cuOccupancyMaxActiveClusters: { 1: "function" },
   cuStreamDestroy: { 0: "stream" },
   cuStreamIsCapturing: { 0: "stream" },
   cuStreamWaitEvent: { 0: "stream", 1: "event" },
@@ -49,19 +51,27 @@ const makers: Readonly<Record<string, readonly [kind: Kind, argument: number]>> 
   cuStreamEndCapture: ["graph", 1],
   cuGraphInstantiate: ["exec", 0],
 };
-const takers: ReadonlySet<string> = new Set([
-  ...["cuMemFree", "cuModuleUnload", "cuStreamDestroy", "cuEventDestroy", "cuGraphExecDestroy", "cuGraphDestroy"],
-]);
+/** Functions that take back their first argument. */
+const takers = [
+  "cuMemFree",
+  "cuModuleUnload",
+  "cuStreamDestroy",
+  "cuEventDestroy",
+  "cuGraphExecDestroy",
+  "cuGraphDestroy",
+];
 /** Which argument is the size of which buffer. */
 const sizes: Readonly<Record<string, readonly [buffer: number, size: number]>> = {
   cuDeviceGetName: [0, 1],
   cuMemcpyHtoDAsync: [1, 2],
   cuMemcpyDtoHAsync: [0, 2],
 };
-/** Answers that are no complaint: done, no room, not ready; what is asked whether it can be; a graph of another form. */
+/** Answers that are no complaint: done, no room, not ready, a graph of another form. */
 const fine: ReadonlySet<number> = new Set([0, 2, 600, 910]);
+/** Functions by which Tegula asks whether something is what it should be; any answer will do. */
 const asking: ReadonlySet<string> = new Set(["cuPointerGetAttribute", "cuStreamGetCtx", "cuModuleLoadData"]);
 
+/** Integers that koffi passes on as they are. */
 const limits: Readonly<Record<string, readonly [least: number, most: number]>> = {
   Int32: [-(2 ** 31), 2 ** 31 - 1],
   UInt32: [0, 2 ** 32 - 1],
@@ -74,9 +84,8 @@ type Declared = Call & {
 };
 
 export interface Guard {
-  /** What was wrong with calls so far, and how many there were. */
+  /** What was wrong with calls so far. */
   readonly complaints: readonly string[];
-  readonly calls: () => number;
   /** A stream that another library made. */
   readonly lend: (stream: bigint) => bigint;
   readonly remove: () => void;
@@ -87,11 +96,11 @@ export function guardDriver(): Guard {
   const api = openDriver().api as unknown as Record<string, Declared | undefined>;
   const originals = { ...api };
   const complaints: string[] = [];
-  let calls = 0;
   const live = new Map<Kind, Set<bigint>>();
   const known = (kind: Kind): Set<bigint> => {
-    if (!live.has(kind)) live.set(kind, new Set());
-    return live.get(kind) ?? new Set();
+    const handles = live.get(kind) ?? new Set();
+    live.set(kind, handles);
+    return handles;
   };
   // CUDA's names for default streams.
   for (const name of [0n, 1n, 2n]) known("stream").add(name);
@@ -100,7 +109,6 @@ export function guardDriver(): Guard {
     if (!declared) continue;
     const types = declared.info.arguments.map(({ type }) => type.primitive);
     const guarded: Call = (...args) => {
-      calls++;
       const complain = (what: string) => void complaints.push(`${name}(${args.map(String).join(", ")}): ${what}`);
       if (args.length !== types.length) complain(`${types.length} arguments wanted`);
       for (const [i, type] of types.entries()) {
@@ -109,6 +117,7 @@ export function guardDriver(): Guard {
       }
       for (const [position, kind] of Object.entries(handles[name] ?? {})) {
         const handle = args[Number(position)];
+        if (handle === null && kind === "context") continue; // none is current then
         if (typeof handle !== "bigint" || !known(kind).has(handle)) complain(`argument ${position} is no live ${kind}`);
       }
       const [buffer = 0, size = 0] = sizes[name] ?? [];
@@ -123,14 +132,13 @@ export function guardDriver(): Guard {
       const [kind, out = 0] = makers[name] ?? [];
       const made: unknown = kind && (args[out] as BigUint64Array)[0];
       if (kind && typeof made === "bigint") known(kind).add(made);
-      if (takers.has(name)) known(handles[name]?.[0] ?? "stream").delete(args[0] as bigint);
+      if (takers.includes(name)) known(handles[name]?.[0] ?? "stream").delete(args[0] as bigint);
       return result;
     };
     api[name] = guarded as Declared;
   }
   return {
     complaints,
-    calls: () => calls,
     lend: (stream) => {
       known("stream").add(stream);
       return stream;

@@ -51,13 +51,11 @@ export async function portableWorld(
     tensors.push(tensor);
     return tensor;
   };
-  const [x, y, spare] = [
-    [1, 2],
-    [0, 0],
-    [0, 0],
-  ].map((values) => own(deviceTensor(backend, host(...values))));
-  const [freed, foreign] = [own(deviceTensor(backend, host(1, 2))), own(deviceTensor(other, host(1, 2)))];
-  if (!x || !y || !spare) throw new Error("no tensors");
+  const x = own(deviceTensor(backend, host(1, 2)));
+  const y = own(deviceTensor(backend, host(0, 0)));
+  const spare = own(deviceTensor(backend, host(0, 0)));
+  const freed = own(deviceTensor(backend, host(1, 2)));
+  const foreign = own(deviceTensor(other, host(1, 2)));
   const w: FrozenTensor<"f32"> = frozenTensor(backend, host(1));
   tensors.push(w);
   freed.free();
@@ -67,6 +65,10 @@ export async function portableWorld(
   const storage = backend.allocate(16);
   const prepared = await prepare(backend, scaled, hostArguments());
 
+  const things = new Map<string, () => unknown>([
+    ["kernel", () => scaled],
+    ["ir", () => scaled.ir],
+  ]);
   const objects = {
     backend,
     other,
@@ -83,11 +85,7 @@ export async function portableWorld(
     storage,
     prepared,
   };
-  const things = new Map<string, () => unknown>(
-    [...Object.entries(objects), ["kernel", scaled] as const, ["ir", scaled.ir] as const].map(
-      ([name, thing]) => [name, () => thing] as const,
-    ),
-  );
+  for (const [name, thing] of Object.entries(objects)) things.set(name, () => thing);
   for (const [name, thing] of Object.entries({ x, storage, executable, launch, backend })) {
     things.set(`the fields of ${name}`, () => ({ ...thing }));
     things.set(`the class of ${name} alone`, () => Object.create(Object.getPrototypeOf(thing) as object) as unknown);

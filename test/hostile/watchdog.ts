@@ -1,4 +1,4 @@
-/** Ends this process, with the name of the call, when one keeps the thread for ever: no timer of this thread would come to run. */
+/** Ends this process when a call keeps the thread for too long, and names it; from another thread, since no timer of this one runs. */
 import { Worker } from "node:worker_threads";
 
 const textBytes = 2000;
@@ -30,7 +30,7 @@ export class Watchdog implements AsyncDisposable {
     this.#worker.unref();
   }
 
-  /** Does it, under watch. */
+  /** Calls it, under watch. */
   watch<T>(name: string, call: () => T): T {
     this.#length[0] = Buffer.from(this.#memory, 8).write(name.slice(0, textBytes), "latin1");
     this.#number[0] = ++this.#calls;
