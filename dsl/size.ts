@@ -139,8 +139,10 @@ function requireDim(dim: unknown, what: string, at: Location): void {
   });
 }
 
-/** The largest power of two, at most `limit`, that is certain to divide the dimension. */
+/** The largest power of two, at most `limit`, that is certain to divide the dimension. @throws ShapeError */
 export function powerOfTwoDivisor(dim: Dim, limit: number): number {
+  const at = callerLocation();
+  for (const number of [dim, limit]) requireDim(number, "powerOfTwoDivisor", at);
   let divisor = 1;
   while (divisor * 2 <= limit && multipleOf(dim) % (divisor * 2) === 0) divisor *= 2;
   return divisor;

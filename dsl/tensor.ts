@@ -257,5 +257,6 @@ export function toIndices(tensor: Any, index: readonly Index[], at: Location): r
       },
     );
   }
-  return Object.freeze(index.map((value) => toIndex(trace, value, `an index of ${memory.name}`, at)));
+  // A hole is no index either.
+  return Object.freeze(Array.from(index, (value) => toIndex(trace, value, `an index of ${memory.name}`, at)));
 }

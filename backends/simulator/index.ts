@@ -4,6 +4,7 @@
  */
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
+import { requireKernel } from "../bind.ts";
 import { bindHost, type HostArguments } from "../run.ts";
 import type { Simulation } from "./launch.ts";
 import { SimulatorBackend, SimulatorExecutable, type SimulatorOptions } from "./runtime.ts";
@@ -30,6 +31,7 @@ export function simulate<P extends Params>(
   args: HostArguments<P>,
   options: SimulatorOptions = {},
 ): Simulation<P> {
+  requireKernel(kernel);
   const executable = new SimulatorExecutable(kernel, new SimulatorBackend(options));
   return bindHost(executable, args).launch.simulate();
 }

@@ -1,12 +1,13 @@
 /** The simulator as a backend: memory in ArrayBuffers, launches that run where they are enqueued. */
+import { describe } from "../../dsl/check.ts";
 import { ArgumentError, DisposedError, OutOfMemoryError, ShapeError } from "../../dsl/errors.ts";
 import type { Kernel } from "../../dsl/kernel.ts";
 import type { Params } from "../../dsl/params.ts";
 import { printKernel } from "../../dsl/print.ts";
 import type { Location } from "../../dsl/source.ts";
 import type { Backend, Executable, Storage } from "../backend.ts";
-import { type Arguments, checkArguments } from "../bind.ts";
-import { type DeviceTensor, requireWritable } from "../tensor.ts";
+import { type Arguments, checkArguments, requireKernel } from "../bind.ts";
+import { type DeviceTensor, requireBytes, requireWritable } from "../tensor.ts";
 import type { Content } from "./context.ts";
 import { SimulatorLaunch } from "./launch.ts";
 
@@ -26,6 +27,7 @@ export interface SimulatorOptions {
  * const simulator = await openSimulator({ seed: 1 });
  * const { y } = await run(simulator, gemm, { w, x }); // a HazardError for a race, a missing wait, ...
  * ```
+ * @throws ArgumentError for what is no such option
  */
 export async function openSimulator(options: SimulatorOptions = {}): Promise<SimulatorBackend> {
   return new SimulatorBackend(options);
@@ -40,6 +42,11 @@ class SimulatorStorage implements Storage {
   defined: Uint8Array<ArrayBuffer>;
   #freed = false;
   #frozenAt: Location | undefined;
+
+  /** Whether it was made by the constructor: what has only the fields, or is a proxy, is none. */
+  static [Symbol.hasInstance](value: unknown): boolean {
+    return typeof value === "object" && value !== null && #freed in value;
+  }
 
   constructor(backend: SimulatorBackend, byteLength: number) {
     this.backend = backend;
@@ -100,7 +107,19 @@ export class SimulatorBackend implements Backend {
   readonly seed: number | undefined;
   #disposed = false;
 
-  constructor({ check = "all", seed }: SimulatorOptions = {}) {
+  /** @throws ArgumentError */
+  constructor(options: SimulatorOptions = {}) {
+    const hint = 'openSimulator({ check: "values", seed: 1 })';
+    if (typeof options !== "object" || options === null) {
+      throw new ArgumentError(`openSimulator takes its options as an object, not ${describe(options)}`, { hint });
+    }
+    const { check = "all", seed } = options;
+    if (check !== "all" && check !== "values") {
+      throw new ArgumentError(`check is "all" or "values", not ${describe(check)}`, { hint });
+    }
+    if (seed !== undefined && !Number.isSafeInteger(seed)) {
+      throw new ArgumentError(`A seed is a whole number, not ${describe(seed)}`, { hint });
+    }
     this.check = check;
     this.seed = seed;
     this.device = seed === undefined ? "simulator" : `simulator, schedule ${seed}`;
@@ -113,6 +132,7 @@ export class SimulatorBackend implements Backend {
   /** Nothing is left to do before a launch. @throws DisposedError */
   async compile<P extends Params>(kernel: Kernel<P>): Promise<SimulatorExecutable<P>> {
     this.checkLive();
+    requireKernel(kernel);
     return new SimulatorExecutable(kernel, this);
   }
 
@@ -120,7 +140,7 @@ export class SimulatorBackend implements Backend {
   allocate(byteLength: number): Storage {
     this.checkLive();
     if (!Number.isSafeInteger(byteLength) || byteLength < 1) {
-      throw new ShapeError(`Can't allocate ${byteLength} bytes: a whole number of at least 1 is needed`);
+      throw new ShapeError(`Can't allocate ${describe(byteLength)} bytes: a whole number of at least 1 is needed`);
     }
     try {
       return new SimulatorStorage(this, byteLength);
@@ -131,10 +151,11 @@ export class SimulatorBackend implements Backend {
 
   /** Copies `bytes` in. @throws ArgumentError out of range or frozen; DisposedError */
   write(storage: Storage, offsetBytes: number, bytes: Uint8Array): void {
-    const own = this.#own(storage, offsetBytes, bytes.byteLength);
+    const { byteLength } = requireBytes(bytes);
+    const own = this.#own(storage, offsetBytes, byteLength);
     requireWritable(storage, "This memory");
     own.bytes.set(bytes, offsetBytes);
-    own.defined.fill(1, offsetBytes, offsetBytes + bytes.byteLength);
+    own.defined.fill(1, offsetBytes, offsetBytes + byteLength);
   }
 
   /** A copy of bytes as they are now. @throws ArgumentError out of range; DisposedError */
@@ -180,7 +201,7 @@ export class SimulatorBackend implements Backend {
     const whole = Number.isSafeInteger(offsetBytes) && Number.isSafeInteger(byteLength);
     if (!whole || offsetBytes < 0 || byteLength < 0 || offsetBytes + byteLength > storage.byteLength) {
       throw new ArgumentError(
-        `${byteLength} bytes at byte ${offsetBytes} are outside of storage of ${storage.byteLength} bytes`,
+        `${describe(byteLength)} bytes at byte ${describe(offsetBytes)} are outside of storage of ${storage.byteLength} bytes`,
       );
     }
     return storage;

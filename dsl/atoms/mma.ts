@@ -8,7 +8,7 @@
  *
  * Source: PTX ISA, "Warp-level matrix instructions" and "Asynchronous warpgroup level matrix instructions".
  */
-import { describe } from "../check.ts";
+import { describe, requireDType } from "../check.ts";
 import { bf16, type DType, type DTypeName, e4m3, e5m2, f16, f32, i32, i8 } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { type Layout, parseLayout, rightInverse, size } from "../layout/index.ts";
@@ -152,6 +152,9 @@ export function wgmmaAtom<const N extends number, A extends WgmmaInput, B extend
   if (!Number.isInteger(N) || N < 8 || N > 256 || N % 8 !== 0) {
     throw new ShapeError(`wgmma has N from 8 to 256 in steps of 8, not ${describe(N)}`, { at: callerLocation() });
   }
+  const at = callerLocation();
+  requireDType(a, at, ["f16", "bf16", "e4m3", "e5m2"]);
+  requireDType(b, at, ["f16", "bf16", "e4m3", "e5m2"]);
   const K = 32 / a.bytes;
   const inputs = (a.name as string) === b.name ? a.name : `${a.name}_${b.name}`;
   return checked({

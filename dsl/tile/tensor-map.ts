@@ -1,5 +1,5 @@
 /** TMA: tensors seen in boxes, by a map that the host makes at launch. */
-import { checkReceivers, describeAll, requireOptions } from "../check.ts";
+import { checkReceivers, describe, describeAll, requireOptions } from "../check.ts";
 import type { DTypeName } from "../dtype.ts";
 import { ShapeError } from "../errors.ts";
 import { type Index, toIndex } from "../expr.ts";
@@ -116,6 +116,9 @@ export function tensorMapOf<N extends DTypeName>(
 ): TensorMapHandle<N> {
   requireOptions(options, ["swizzleBytes"], at);
   const { swizzleBytes = 0 } = options;
+  if (![0, 32, 64, 128].includes(swizzleBytes)) {
+    throw new ShapeError(`swizzleBytes is 0, 32, 64 or 128, not ${describe(swizzleBytes)}`, { at });
+  }
   const { memory, dtype } = tensor;
   const known = memory.kind === "tensor" && box.length === memory.shape.length && box.length <= 5;
   if (!known || !box.every((extent) => Number.isInteger(extent) && extent >= 1 && extent <= 256)) {

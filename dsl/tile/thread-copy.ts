@@ -1,6 +1,6 @@
 /** `t`, its third part: tiles of shared memory, fragments, and the copies that fill them. */
 import type { MmaAtom } from "../atoms/mma.ts";
-import { checkArguments, checkReceivers, describe, requireOptions } from "../check.ts";
+import { checkArguments, checkReceivers, describe, requireDType, requireOptions } from "../check.ts";
 import type { DType, DTypeName } from "../dtype.ts";
 import { i32 } from "../dtype.ts";
 import { ShapeError, StagingError } from "../errors.ts";
@@ -44,6 +44,8 @@ export class CopyThread<Late = unknown> extends SyncThread<Late> {
    */
   sharedTile<N extends DTypeName>(dtype: DType<N>, layout: AnyLayout, options: TensorOptions = {}): Tile<N, "shared"> {
     const at = callerLocation();
+    requireDType(dtype, at);
+    requireOptions(options, ["alignBytes"], at);
     const { swizzle, plain } = taken(layout, at);
     const memory = this.shared(dtype, [cosize(plain)], { alignBytes: 128, ...options });
     return new Tile<N, "shared">(memory, [this.trace.constant(i32, 0, at)], plain, swizzle, at);

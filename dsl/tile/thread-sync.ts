@@ -135,6 +135,9 @@ export class SyncThread<Late = unknown> extends BasicThread<Late> {
     if (change !== "increase" && change !== "decrease") {
       throw new StagingError(`Registers increase or decrease, not ${describe(change)}`, { at });
     }
+    if (!Number.isInteger(count)) {
+      throw new ShapeError(`A thread has a whole number of registers, not ${describe(count)}`, { at });
+    }
     this.trace.emit({ kind: "setRegisters", change, count, at });
   }
 

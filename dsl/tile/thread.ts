@@ -1,6 +1,6 @@
 /** `t`, whole: on top of thread.ts, thread-sync.ts and thread-copy.ts the matrix instructions. */
 import type { MmaAtom } from "../atoms/mma.ts";
-import { checkArguments, checkReceivers, describe, requireOptions } from "../check.ts";
+import { checkArguments, checkReceivers, describe, describeAll, requireOptions } from "../check.ts";
 import type { DTypeName } from "../dtype.ts";
 import { ScopeError, ShapeError, StagingError } from "../errors.ts";
 import { type Expr, toValue, use, wrap } from "../expr.ts";
@@ -35,6 +35,13 @@ export class Thread<Late = unknown> extends CopyThread<Late> {
     shape: readonly [m: number, n: number],
   ): Fragment<M["c"]["name"], "C", M> {
     const at = callerLocation();
+    const isExtent = (extent: number) => Number.isInteger(extent) && extent >= 1 && extent <= 2 ** 16;
+    if (shape.length !== 2 || !Array.from(shape).every(isExtent)) {
+      throw new ShapeError(`An accumulator has two extents, rows and columns, not ${describeAll(shape)}`, {
+        at,
+        hint: "t.accumulator(mma, [16, 8])",
+      });
+    }
     const layout = makeLayout(get(thread.mma.threadValue("C", makeLayout(shape)), 1).shape);
     return declareAccumulator(this.trace, thread.mma.atom, layout, at);
   }
@@ -173,6 +180,7 @@ export class Thread<Late = unknown> extends CopyThread<Late> {
     options: { readonly accumulate?: Expr<"bool"> | boolean } = {},
   ): void {
     const at = callerLocation();
+    requireOptions(options, ["accumulate"], at);
     multiplyShared(this.trace, accumulator, a, b, options.accumulate ?? true, at);
   }
 

@@ -16,9 +16,9 @@
  *   step    0 0 0 0 1 1 1 1 | 0 ...     (of two)
  */
 import { type MmaAtom } from "../atoms/mma.ts";
-import { checkArguments, checkReceivers, describe } from "../check.ts";
+import { checkArguments, checkReceivers, describe, describeAll, requireOptions } from "../check.ts";
 import type { DTypeName } from "../dtype.ts";
-import { ShapeError } from "../errors.ts";
+import { ArgumentError, ShapeError } from "../errors.ts";
 import { type Index } from "../expr.ts";
 import {
   composition,
@@ -138,13 +138,30 @@ export class TiledMma<M extends MmaAtom = MmaAtom> {
  * @throws ShapeError
  */
 export function tiledMma<M extends MmaAtom>(atom: M, options: TiledMmaOptions = {}): TiledMma<M> {
+  const at = callerLocation();
+  if (typeof atom !== "object" || atom === null || !("layoutA" in atom)) {
+    throw new ArgumentError(`tiledMma takes one of mmaAtoms or wgmmaAtom(...), not ${describe(atom)}`, { at });
+  }
+  requireOptions(options, ["warps", "permute"], at);
   const { warps = [1, 1], permute } = options;
-  const whole = warps.length === 2 && warps.every((count) => Number.isInteger(count) && count >= 1);
-  if (!whole || (permute && permute.length !== 3)) {
-    throw new ShapeError(`A tiled MMA has warps along M and N and three permutations, not ${describe(warps)}`, {
-      at: callerLocation(),
-      hint: "tiledMma(atom, { warps: [2, 4], permute: [null, null, layoutK] })",
-    });
+  const whole =
+    Array.isArray(warps) &&
+    warps.length === 2 &&
+    Array.from(warps).every((count) => Number.isInteger(count) && count >= 1);
+  const isPermuted =
+    permute === undefined ||
+    (Array.isArray(permute) &&
+      permute.length === 3 &&
+      Array.from<unknown>(permute).every((layout) => layout === null || layout instanceof Layout));
+  if (!whole || !isPermuted) {
+    const [what, given] = whole ? ["three permutations", permute] : ["warps along M and N", warps];
+    throw new ShapeError(
+      `A tiled MMA has ${what}, not ${Array.isArray(given) ? describeAll(given) : describe(given)}`,
+      {
+        at,
+        hint: "tiledMma(atom, { warps: [2, 4], permute: [null, null, layoutK] })",
+      },
+    );
   }
   return new TiledMma(atom, options);
 }
