@@ -168,7 +168,7 @@ export const wgslMutants: readonly Mutant[] = [
     class: "IR",
     why: "A register that another region reads is kept once per warp",
     file: "backends/wgsl/regions.ts",
-    find: 'if (value.op.kind === "read") useRegister(value.op.register, region);',
+    find: 'if (value.op.kind === "read") useMade(value.op.register, region);',
     replace: "",
     tests: ["test/conformance/warps.test.ts"],
     named: "wgsl",
